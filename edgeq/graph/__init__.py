@@ -1,0 +1,2 @@
+"""Canonical form: rewrites Graph → Graph, one small file each."""
+OPSET = 21

@@ -1,0 +1,192 @@
+"""The plan: which integers stand for which reals, tensor by tensor, and what stays float and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import UsageError
+
+PLAN_VERSION = 1
+
+
+class Calibrated(StrEnum):
+    """Where the activation ranges came from."""
+
+    DATA = "data"
+    BATCH_NORM = "batch-norm statistics"
+
+
+@dataclass(frozen=True)
+class Quant:
+    """An affine grid: real = scale * (q - zero_point), q a signed integer of `bits` bits.
+
+    Attributes:
+        scale: one float32 value (per tensor), or one per index along `axis` (per channel).
+        zero_point: as many as scales; all 0 for weights, biases and 16-bit activations (symmetric).
+        bits: 4, 8, 16, or 32 (bias).
+        axis: the axis the scales run along, None for per tensor.
+        narrow: weights use [-(2^(bits-1) - 1), 2^(bits-1) - 1], so that negation stays inside.
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", section 2.1.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    bits: int = 8
+    axis: int | None = None
+    narrow: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8, 16, 32):
+            raise ValueError(f"bits must be 4, 8, 16 or 32, not {self.bits}")
+        if len(self.scale) != len(self.zero_point) or not self.scale:
+            raise ValueError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points")
+        if self.axis is None and len(self.scale) != 1:
+            raise ValueError("a per-tensor grid has one scale")
+        if not all(np.isfinite(s) and s > 0 and np.float32(s) == s for s in self.scale):
+            raise ValueError("scales must be positive, finite float32 values")
+        if not all(self.qmin <= z <= self.qmax for z in self.zero_point):
+            raise ValueError(f"zero points must lie in [{self.qmin}, {self.qmax}]")
+
+    @property
+    def qmin(self) -> int:
+        """The least integer of the grid."""
+        return -(1 << (self.bits - 1)) + int(self.narrow)
+
+    @property
+    def qmax(self) -> int:
+        """The greatest integer of the grid."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def low(self) -> float:
+        """The least real a per-tensor grid holds."""
+        return self.scale[0] * (self.qmin - self.zero_point[0])
+
+    @property
+    def high(self) -> float:
+        """The greatest real a per-tensor grid holds."""
+        return self.scale[0] * (self.qmax - self.zero_point[0])
+
+    def quantize(self, real: NDArray[Any]) -> NDArray[np.int32]:
+        """Rounds reals (any shape) to the nearest integers of the grid, ties to even, saturating.
+
+        Computed in float32 like both runtimes do (ONNX QuantizeLinear, division by the scale).
+        """
+        scale, zero_point = self._along(real.ndim)
+        rounded = np.rint(real.astype(np.float32) / scale) + zero_point
+        return np.clip(rounded, self.qmin, self.qmax).astype(np.int32)
+
+    def dequantize(self, q: NDArray[Any]) -> NDArray[np.float32]:
+        """The reals that integers (any shape) stand for, in float32."""
+        scale, zero_point = self._along(q.ndim)
+        return ((q.astype(np.int64) - zero_point) * scale).astype(np.float32)
+
+    def _along(self, rank: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        shape = [1] * rank
+        if self.axis is not None:
+            shape[self.axis] = len(self.scale)
+        return (
+            np.asarray(self.scale, np.float32).reshape(shape),
+            np.asarray(self.zero_point, np.int32).reshape(shape),
+        )
+
+
+@dataclass(frozen=True)
+class FloatOp:
+    """A node that is computed in float32, and the reason the user reads."""
+
+    node: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided for one graph.
+
+    Attributes:
+        tensors: value name → grid. Activations, weights and biases alike; a value that is absent stays float.
+        float_ops: the nodes that stay float. Every other node computes on the grids of its inputs and outputs.
+        absorbed: names of activation nodes (Relu, Clip) that a writer drops or fuses: the grid of
+            their output implies them, and their producer writes straight onto that grid.
+        calibrated: where the activation ranges came from.
+        samples: how many calibration samples were seen (0 for data-free).
+        notes: what the user should know about single decisions, in words.
+
+    Weights and biases are stored in the graph as reals; their integers are `quant.quantize(real)`.
+    An algorithm that chooses integers itself (optimal rounding, bias correction) moves the graph's
+    reals onto the grid, so that no writer has to know of it.
+    """
+
+    tensors: Mapping[str, Quant]
+    float_ops: tuple[FloatOp, ...] = ()
+    absorbed: tuple[str, ...] = ()
+    calibrated: Calibrated = Calibrated.DATA
+    samples: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def is_float(self, node: str) -> bool:
+        """Whether the named node stays float."""
+        return any(op.node == node for op in self.float_ops)
+
+    def to_json(self) -> str:
+        """The plan as a JSON text that reads back to an equal plan."""
+        tensors = {
+            name: {
+                "scale": list(q.scale),
+                "zero_point": list(q.zero_point),
+                "bits": q.bits,
+                "axis": q.axis,
+                "narrow": q.narrow,
+            }
+            for name, q in self.tensors.items()
+        }
+        return json.dumps(
+            {
+                "version": PLAN_VERSION,
+                "calibrated": self.calibrated,
+                "samples": self.samples,
+                "tensors": tensors,
+                "float_ops": [vars(op) for op in self.float_ops],
+                "absorbed": list(self.absorbed),
+                "notes": list(self.notes),
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UsageError: the text is no plan of this version.
+        """
+        try:
+            raw = json.loads(text)
+            if raw["version"] != PLAN_VERSION:
+                raise ValueError(f"plan version {raw['version']}, this edgeq reads {PLAN_VERSION}")
+            tensors = {
+                name: Quant(
+                    tuple(q["scale"]), tuple(q["zero_point"]), q["bits"], q["axis"], q["narrow"]
+                )
+                for name, q in raw["tensors"].items()
+            }
+            return cls(
+                tensors=tensors,
+                float_ops=tuple(FloatOp(**op) for op in raw["float_ops"]),
+                absorbed=tuple(raw["absorbed"]),
+                calibrated=Calibrated(raw["calibrated"]),
+                samples=raw["samples"],
+                notes=tuple(raw["notes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"not a plan that this edgeq can read: {error}") from error
