@@ -1,0 +1,122 @@
+"""What a conversion shows for itself: the figures of the report, derived from running the written files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edgeq.quantize.plan import FloatOp
+
+
+class Format(StrEnum):
+    """The kinds of model file an artifact can hold."""
+
+    TFLITE = "tflite"
+    ONNX = "onnx"
+
+
+class Precision(StrEnum):
+    """What a model file computes in."""
+
+    INT8 = "int8"
+    FLOAT32 = "float32"
+
+
+@dataclass(frozen=True)
+class FileFigure:
+    """One written model file: its size, split, and what its runtime makes of it.
+
+    Attributes:
+        name: file name inside the artifact.
+        operators: operator → count, as written.
+        runtime_operators: operator → count after the runtime's own optimisation (what really runs).
+        float_operators: the part of runtime_operators that computes in float between the input quantise
+            and the output dequantise; empty for a fully integer model.
+        partitions: number of delegate partitions (LiteRT with XNNPACK), None where that has no meaning.
+    """
+
+    name: str
+    format: Format
+    precision: Precision
+    bytes_total: int
+    bytes_weights: int
+    bytes_quantization: int
+    bytes_other: int
+    operators: Mapping[str, int]
+    runtime_operators: Mapping[str, int]
+    float_operators: Mapping[str, int]
+    partitions: int | None = None
+
+
+@dataclass(frozen=True)
+class AgreementFigure:
+    """One integer file against the float model over the same samples.
+
+    Attributes:
+        agreement: share of samples with the same top-1 class; None when the output is no vector of classes.
+        sqnr_db: mean over samples of 10·log10(signal power / error power) of the output, capped at 120.
+        top1, float_top1: share of correct samples; None without labels.
+    """
+
+    file: str
+    samples: int
+    agreement: float | None
+    sqnr_db: float
+    top1: float | None = None
+    float_top1: float | None = None
+
+
+@dataclass(frozen=True)
+class ParityFigure:
+    """LiteRT against ONNX Runtime on the quantised outputs of the same samples (contract point 5)."""
+
+    samples: int
+    values: int
+    differing: int
+    max_steps: int
+    """Largest difference in quantisation steps."""
+
+
+@dataclass(frozen=True)
+class LayerFigure:
+    """One quantised tensor: its grid, and how far the integer model has drifted from float there.
+
+    Attributes:
+        sqnr_db: accumulated, i.e. of the integer model run from its input on; None if it cannot be observed.
+        saturated: share of values at either end of the grid.
+    """
+
+    layer: str
+    op_type: str
+    tensor: str
+    scale: float
+    zero_point: int
+    low: float
+    high: float
+    sqnr_db: float | None
+    saturated: float | None
+
+
+@dataclass(frozen=True)
+class ConversionFigures:
+    """Everything the conversion report shows."""
+
+    source: str
+    source_format: str
+    recipe: str
+    target: str
+    calibrated: str
+    samples: int
+    preprocess: str | None
+    operators_before: Mapping[str, int]
+    operators_after: Mapping[str, int]
+    fused: tuple[str, ...]
+    float_ops: tuple[FloatOp, ...]
+    files: tuple[FileFigure, ...]
+    agreement: tuple[AgreementFigure, ...]
+    parity: ParityFigure | None
+    layers: tuple[LayerFigure, ...]
+    warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+    versions: Mapping[str, str]
