@@ -190,6 +190,7 @@ class PowerSeries:
         times_ns, values: equally long.
         update_interval_ns: the sensor's own; 0 if unknown.
         resolution: the least step of `values`, in `unit`; 0 if unknown.
+        wraps_at: where a counter starts again at zero (powercap's max_energy_range_uj); 0 if unknown.
     """
 
     source: str
@@ -199,6 +200,7 @@ class PowerSeries:
     values: tuple[float, ...]
     update_interval_ns: int = 0
     resolution: float = 0.0
+    wraps_at: float = 0.0
 
 
 @dataclass(frozen=True)
