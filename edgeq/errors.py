@@ -4,7 +4,7 @@
     ├── UsageError                 2  an option, recipe, profile or data set that cannot be used as given
     │   └── DataError              2  calibration or labelled data: missing, empty, wrong shape, NaN
     ├── ModelError                 3  the model cannot be read, or has parts edgeq does not support
-    │   └── UnsupportedError       3  a layer or operator outside the tables, named with its place in the model
+    │   └── UnsupportedError       3  a layer or operator outside the tables, named with its place
     ├── DeviceError                7  something went wrong with a device
     │   ├── UnreachableError       4  no connection: name, route, port, time-out, dropped for good
     │   ├── AuthenticationError    5  the device refused the user or the key

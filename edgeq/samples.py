@@ -166,11 +166,9 @@ class ImageSamples:
 
         height, width, channels = self._size
         try:
-            with Image.open(file) as image:
-                image = _fit(
-                    image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]), self.preprocess, height, width
-                )
-                pixels = np.asarray(image, np.uint8).reshape(height, width, channels)
+            with Image.open(file) as stored:
+                image = stored.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+            pixels = np.asarray(_fit(image, self.preprocess, height, width), np.uint8)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"cannot read this image: {error}", where=str(file)) from error
         pixels = pixels.reshape(height, width, channels)
@@ -281,9 +279,7 @@ class NpzSamples:
         given = header.shape[1:]
         fits = len(wanted) == len(given) and all(w in (OPEN, g) for w, g in zip(wanted, given, strict=True))
         if not header.shape or not fits:
-            swapped = (
-                len(given) == 3 and (given[2], *given[:2]) == wanted or (*given[1:], given[:1]) == wanted
-            )
+            swapped = len(given) == 3 and wanted in ((given[2], *given[:2]), (*given[1:], given[0]))
             raise DataError(
                 f"samples of shape {list(given)}, but the model input {spec.name!r} takes {list(wanted)}",
                 where=str(self.path),
