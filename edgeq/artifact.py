@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -88,7 +88,7 @@ class Artifact:
 def draft(out: Path) -> Iterator[Path]:
     """A folder to fill that becomes `out` when the block ends well, and vanishes when it does not.
 
-    An artifact that already stands at `out` is replaced as a whole, in one rename; anything else there is left alone.
+    An artifact that already stands at `out` is replaced as a whole; anything else there is left alone.
 
     Raises:
         UsageError: `out` is a file, or a folder that is neither empty nor an artifact, or cannot be written.
@@ -100,12 +100,11 @@ def draft(out: Path) -> Iterator[Path]:
             hint="choose another --out",
         )
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        folder = out.parent / f".{out.name}.{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
     except OSError as error:
         raise UsageError(f"cannot write here: {error.strerror}", where=str(out.parent)) from error
     try:
-        folder.chmod(0o777 & ~_umask())
         yield folder
         _swap(folder, out)
     finally:
@@ -113,7 +112,7 @@ def draft(out: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path, models: tuple[ModelFile, ...], about: Mapping[str, Any]) -> None:
-    """Writes the manifest, the last file of a draft: `about`, the models, and the digest of every file there."""
+    """Writes the manifest, the last file of a draft: `about`, the models, the digest of every file."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     manifest = {
         "version": MANIFEST_VERSION,
@@ -141,12 +140,6 @@ def _swap(folder: Path, out: Path) -> None:
         except BaseException:
             (Path(grave) / "old").rename(out)
             raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
