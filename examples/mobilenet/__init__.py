@@ -1,0 +1,1 @@
+"""A real pretrained MobileNetV2: obtained, rebuilt in Keras, ready for `edgeq convert`."""
