@@ -1,4 +1,4 @@
-"""What a run shows for itself: latency, energy, accuracy and environment, derived from a Trace and nothing else."""
+"""What a run shows for itself: latency, energy, accuracy and environment, derived from its Trace alone."""
 
 from __future__ import annotations
 
@@ -131,13 +131,13 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class AccuracyFigure:
-    """Outputs of one variant over all samples, against labels and against the float variant of the same engine.
+    """Outputs of one variant over all samples, against labels and the float variant of the same engine.
 
     Attributes:
         top1, top5: shares of correct samples; None without labels (top5 also below six classes).
         top1_interval: Wilson score interval of top1.
-        reference: the variant that agreement and SQNR are taken against; None when it is the reference itself.
-        agreement: share of samples with the reference's top-1 class; None when the output is no vector of classes.
+        reference: the variant that agreement and SQNR are taken against; None for the reference itself.
+        agreement: share of samples with the reference's top-1 class; None if the output holds no classes.
         sqnr_db: 10·log10(Σ reference² / Σ (reference − output)²) of the raw outputs, capped at 120.
     """
 
@@ -152,7 +152,7 @@ class AccuracyFigure:
 
 @dataclass(frozen=True)
 class OpFigure:
-    """One operator as the runtime's own profiler tells it: mean time per inference and its share of the sum."""
+    """One operator as the runtime's own profiler tells it: mean time and its share of the sum."""
 
     name: str
     calls: int
