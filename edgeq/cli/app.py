@@ -1,0 +1,46 @@
+"""The root command and its table of commands."""
+
+from __future__ import annotations
+
+import click
+
+from edgeq.cli.command import App, debug_option
+from edgeq.cli.convert import convert
+
+_EXAMPLES = (
+    (
+        "edgeq convert mobilenet.h5 --calibration photos --preprocess torch",
+        "INT8 TFLite and ONNX files from one plan.",
+    ),
+    ("edgeq deploy --device pixel", "Puts them on a device, with the runtimes they need."),
+    ("edgeq profile --power", "Measures latency, accuracy and energy there."),
+)
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"edgeq {version('edgeq')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=App,
+    examples=_EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def app() -> None:
+    """Take a trained float model to an INT8 model that runs fast on an edge device, and prove it there."""
+
+
+app.params.append(debug_option())
+app.add_command(convert)

@@ -1,0 +1,101 @@
+"""`edgeq convert`: a float model becomes an artifact of INT8 models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeq.cli.command import Command
+from edgeq.cli.console import emit, show
+from edgeq.cli.progress import progress
+
+_EXAMPLES = (
+    (
+        "edgeq convert mobilenet.h5 --calibration photos/ --preprocess torch",
+        "Both formats, calibrated on a folder of images; written to build/mobilenet/.",
+    ),
+    (
+        "edgeq convert net.onnx --calibration samples.npz",
+        "The samples are what the model takes, already preprocessed.",
+    ),
+    (
+        "edgeq convert net.onnx --target raspberry-pi-5 --format tflite --json",
+        "Without data, for one device, for a script.",
+    ),
+)
+
+
+@click.command(cls=Command, examples=_EXAMPLES, short_help="Convert a float model to INT8 and prove it.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="DIR|NPZ",
+    help="Images, or an .npz of preprocessed samples. Without it, ranges come from batch-norm statistics.",
+)
+@click.option(
+    "--preprocess",
+    metavar="NAME|FILE.toml",
+    help="How pixels become inputs: torch, tf, caffe, raw, or a TOML file.",
+)
+@click.option(
+    "--labels-from", type=click.Choice(["name"]), help="Take labels from file names like NNN_anything.jpg."
+)
+@click.option(
+    "--recipe", metavar="NAME|FILE.toml", help="How to quantise: fast, balanced, best, or a TOML file."
+)
+@click.option("--target", metavar="PROFILE", help="The device profile to convert for; decides the dialect.")
+@click.option("--format", "formats", metavar="LIST", help="Comma-separated: tflite,onnx (both unless given).")
+@click.option(
+    "--io",
+    type=click.Choice(["float32", "int8"]),
+    help="Type of the TFLite file's inputs and outputs (float32 unless given).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the artifact goes (build/<stem> unless given).",
+)
+def convert(
+    model: Path,
+    calibration: Path | None,
+    preprocess: str | None,
+    labels_from: str | None,
+    recipe: str | None,
+    target: str | None,
+    formats: str | None,
+    io: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Convert MODEL (.h5, .keras, .onnx) to INT8 and run the written files to prove it.
+
+    The artifact is a folder with the INT8 and float models in each format, the quantisation plan, a
+    manifest and an HTML report.
+    """
+    import edgeq
+
+    with progress() as listener:
+        conversion = edgeq.convert(
+            model,
+            calibration=calibration,
+            preprocess=preprocess,
+            recipe=recipe,
+            target=target,
+            formats=tuple(formats.split(",")) if formats else ("tflite", "onnx"),
+            out=out,
+            labels_from=labels_from,
+            io=io,
+            progress=listener,
+        )
+    if as_json:
+        emit({"artifact": conversion.artifact.folder, "figures": conversion.figures})
+        return
+    from edgeq.report.conversion import document
+
+    show(document(conversion.figures))
+    click.echo(f"artifact  {conversion.artifact.folder}")
+    click.echo(f"report    {conversion.artifact.folder / 'report.html'}")
+    click.echo("next      edgeq deploy --device local")

@@ -1,0 +1,297 @@
+"""ConversionFigures → Document: what was made, how good it is, and what was not done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgeq.report.document import (
+    Bar,
+    Bars,
+    Cell,
+    Document,
+    Facts,
+    Items,
+    Level,
+    Levels,
+    Note,
+    Section,
+    Segment,
+    Table,
+    Tone,
+    Verdict,
+    columns,
+    number,
+)
+from edgeq.report.units import (
+    DASH,
+    count,
+    decibel,
+    maybe,
+    percent,
+    plural,
+    points,
+    ratio,
+    seconds,
+    significant,
+    size,
+)
+
+if TYPE_CHECKING:
+    from edgeq.figures import AgreementFigure, ConversionFigures, FileFigure, LayerFigure, ParityFigure
+
+LOW_AGREEMENT = 0.9
+"""Below this share of equal top-1 classes the report warns: the INT8 model is another model."""
+LOW_SQNR_DB = 10.0
+"""Below this level a layer is marked: its error has a third of the signal's amplitude."""
+
+
+def document(figures: ConversionFigures) -> Document:
+    """The conversion report."""
+    sections = (
+        Section("Summary", (_summary(figures),)),
+        Section("Files", _files(figures.files)),
+        Section("Against the float model", _quality(figures)),
+        Section("What to know", _caveats(figures)),
+        Section("Operators", _operators(figures), detail=True),
+        Section("Layers", _layers(figures.layers), detail=True),
+        Section("Provenance", _provenance(figures), detail=True),
+    )
+    return Document(
+        title=f"{_name(figures.source)}, converted",
+        subtitle=f"edgeq conversion report, {figures.source_format} to INT8 for {figures.target}",
+        verdict=_verdict(figures),
+        sections=tuple(section for section in sections if section.blocks),
+    )
+
+
+def _name(source: str) -> str:
+    return source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _verdict(figures: ConversionFigures) -> Verdict:
+    """One or two sentences: size, agreement, parity, and what stands against them."""
+    said = [text for text in (_size_claim(figures.files), _agreement_claim(figures.agreement)) if text]
+    said.append(_parity_claim(figures.parity))
+    doubts = bool(figures.warnings or figures.float_ops or figures.samples == 0)
+    poor = any(_poor(figure) for figure in figures.agreement)
+    differs = figures.parity is not None and figures.parity.differing > 0
+    tone = Tone.BAD if poor else Tone.WARN if doubts or differs else Tone.GOOD
+    return Verdict(" ".join(said), tone)
+
+
+def _poor(figure: AgreementFigure) -> bool:
+    return figure.agreement is not None and figure.agreement < LOW_AGREEMENT
+
+
+def _size_claim(files: tuple[FileFigure, ...]) -> str:
+    pairs = [
+        (integer, base)
+        for integer in files
+        for base in files
+        if integer.precision == "int8" and base.precision == "float32" and integer.format == base.format
+    ]
+    if not pairs:
+        return ""
+    integer, base = min(pairs, key=lambda pair: pair[0].bytes_total)
+    factor = ratio(base.bytes_total / integer.bytes_total) if integer.bytes_total else DASH
+    return f"INT8 takes {size(integer.bytes_total)} instead of {size(base.bytes_total)} ({factor} smaller)."
+
+
+def _agreement_claim(figures: tuple[AgreementFigure, ...]) -> str:
+    known = [figure for figure in figures if figure.agreement is not None]
+    if known:
+        least = min(known, key=lambda figure: figure.agreement or 0.0)
+        return (
+            f"It chooses the float model's class on {maybe(least.agreement, percent)} "
+            f"of {plural(least.samples, 'sample')}."
+        )
+    if figures:
+        lowest = min(figures, key=lambda figure: figure.sqnr_db)
+        return f"Its outputs follow the float model's at {decibel(lowest.sqnr_db)}."
+    return "It was not run against the float model."
+
+
+def _parity_claim(parity: ParityFigure | None) -> str:
+    if parity is None:
+        return "The two runtimes were not compared."
+    if parity.differing == 0:
+        return f"LiteRT and ONNX Runtime give the same integers, all {count(parity.values)} of them."
+    return (
+        f"LiteRT and ONNX Runtime differ in {count(parity.differing)} of {count(parity.values)} integers, "
+        f"by at most {plural(parity.max_steps, 'step')}."
+    )
+
+
+def _summary(figures: ConversionFigures) -> Facts:
+    if figures.samples:
+        calibration = Cell(f"{figures.calibrated}, {plural(figures.samples, 'sample')}")
+    else:
+        calibration = Cell(f"no data used: {figures.calibrated}", tone=Tone.WARN)
+    return Facts(
+        (
+            ("Source", Cell(f"{figures.source} ({figures.source_format})")),
+            ("Recipe", Cell(figures.recipe)),
+            ("Target", Cell(figures.target)),
+            ("Ranges from", calibration),
+            ("Preprocess", Cell(figures.preprocess or "none: samples are taken as they are")),
+        )
+    )
+
+
+def _files(files: tuple[FileFigure, ...]) -> tuple[Table | Bars, ...]:
+    heads = columns(
+        "File", ">Size", ">Weights", ">Grids", ">Rest", ">Operators", ">Run", ">In float", ">Partitions"
+    )
+    table = Table(heads, tuple(_file_row(file) for file in files), _FILES_CAPTION)
+    return (
+        (table, Bars("Size of each file, split", tuple(_size_bar(file) for file in files))) if files else ()
+    )
+
+
+_FILES_CAPTION = (
+    "Operators: as written. Run: after the runtime's own optimisation. In float: of those, computed in float "
+    "between the input quantise and the output dequantise. Partitions: XNNPACK's, 1 is the whole graph."
+)
+
+
+def _file_row(file: FileFigure) -> tuple[Cell, ...]:
+    in_float = sum(file.float_operators.values())
+    integer = file.precision == "int8"
+    float_cell = number(count(in_float), in_float, Tone.GOOD if in_float == 0 else Tone.WARN)
+    split = file.partitions is not None and file.partitions != 1
+    return (
+        Cell(file.name),
+        number(size(file.bytes_total), file.bytes_total),
+        number(size(file.bytes_weights), file.bytes_weights),
+        number(size(file.bytes_quantization), file.bytes_quantization),
+        number(size(file.bytes_other), file.bytes_other),
+        _total(file.operators),
+        _total(file.runtime_operators),
+        float_cell if integer else Cell("all", tone=Tone.MUTED),
+        number(maybe(file.partitions, count), file.partitions, Tone.WARN if split else Tone.PLAIN),
+    )
+
+
+def _total(operators: Mapping[str, int]) -> Cell:
+    total = sum(operators.values())
+    return number(count(total), total) if total else number(DASH, None)
+
+
+def _size_bar(file: FileFigure) -> Bar:
+    parts = (
+        ("weights", file.bytes_weights),
+        ("quantisation parameters", file.bytes_quantization),
+        ("rest", file.bytes_other),
+    )
+    segments = tuple(Segment(label, value, size(value)) for label, value in parts)
+    return Bar(file.name, segments, size(file.bytes_total))
+
+
+def _quality(figures: ConversionFigures) -> tuple[Table | Note, ...]:
+    blocks: list[Table | Note] = []
+    if figures.agreement:
+        heads = columns("File", ">Samples", ">Agreement", ">SQNR", ">Top-1", ">Float top-1", ">Points")
+        caption = (
+            "Agreement: the same top-1 class as float. SQNR: signal to quantisation noise of the output."
+        )
+        blocks.append(Table(heads, tuple(_agreement_row(figure) for figure in figures.agreement), caption))
+    if figures.parity:
+        tone = Tone.GOOD if figures.parity.differing == 0 else Tone.WARN
+        differing, values = count(figures.parity.differing), count(figures.parity.values)
+        samples = plural(figures.parity.samples, "sample")
+        text = f"Parity of LiteRT and ONNX Runtime over {samples}: {differing} of {values} integers differ."
+        blocks.append(Note(text, tone))
+    else:
+        blocks.append(Note("Parity of LiteRT and ONNX Runtime was not checked.", Tone.WARN))
+    return tuple(blocks)
+
+
+def _agreement_row(figure: AgreementFigure) -> tuple[Cell, ...]:
+    known = figure.top1 is not None and figure.float_top1 is not None
+    change = (figure.top1 or 0.0) - (figure.float_top1 or 0.0) if known else None
+    return (
+        Cell(figure.file),
+        number(count(figure.samples), figure.samples),
+        number(maybe(figure.agreement, percent), figure.agreement, Tone.BAD if _poor(figure) else Tone.PLAIN),
+        number(decibel(figure.sqnr_db), figure.sqnr_db),
+        number(maybe(figure.top1, percent), figure.top1),
+        number(maybe(figure.float_top1, percent), figure.float_top1),
+        number(maybe(change, points), change),
+    )
+
+
+def _caveats(figures: ConversionFigures) -> tuple[Note | Items | Table, ...]:
+    """What was not done, and why."""
+    blocks: list[Note | Items | Table] = []
+    if figures.samples == 0:
+        blocks.append(
+            Note(
+                f"No calibration data was used: activation ranges come from {figures.calibrated}. "
+                "A hundred samples given with --calibration usually make the model more accurate.",
+                Tone.WARN,
+            )
+        )
+    if figures.samples and not any(figure.top1 is not None for figure in figures.agreement):
+        blocks.append(
+            Note("No labels were given, so accuracy is told by agreement with float alone.", Tone.MUTED)
+        )
+    if figures.warnings:
+        blocks.append(Items(figures.warnings, Tone.WARN))
+    if figures.float_ops:
+        rows = tuple((Cell(op.node), Cell(op.op_type), Cell(op.reason)) for op in figures.float_ops)
+        blocks.append(Table(columns("Stays float", "Operator", "Why"), rows))
+    else:
+        blocks.append(Note("Every operator was planned in integers.", Tone.GOOD))
+    return tuple(blocks)
+
+
+def _operators(figures: ConversionFigures) -> tuple[Table | Note | Items, ...]:
+    counted = [("Source", figures.operators_before), ("Rewritten", figures.operators_after)]
+    counted += [(file.name, file.runtime_operators) for file in figures.files if file.runtime_operators]
+    names = sorted({name for _, operators in counted for name in operators})
+    heads = columns("Operator", *(f">{title}" for title, _ in counted))
+    rows = tuple((Cell(name), *(_times(operators.get(name)) for _, operators in counted)) for name in names)
+    caption = "Source: as read. Rewritten: after edgeq's graph passes. Files: what the runtime really runs."
+    blocks: list[Table | Note | Items] = [Table(heads, rows, caption)] if names else []
+    if figures.fused:
+        blocks += [Note(f"Fused: {plural(len(figures.fused), 'operator')}."), Items(figures.fused)]
+    return tuple(blocks)
+
+
+def _times(times: int | None) -> Cell:
+    return number(count(times), times) if times else Cell("·", 0.0, Tone.MUTED)
+
+
+def _layers(layers: tuple[LayerFigure, ...]) -> tuple[Levels | Table, ...]:
+    if not layers:
+        return ()
+    levels = tuple(Level(layer.layer, layer.sqnr_db, maybe(layer.sqnr_db, decibel)) for layer in layers)
+    heads = columns(">#", "Layer", "Operator", ">SQNR", ">Low", ">High", ">Scale", ">Zero", ">Saturated")
+    caption = (
+        "SQNR accumulates: the integer model is run from its input on. Low and high: the reals a grid holds. "
+        "Saturated: share of values at either end of the grid."
+    )
+    rows = tuple(_layer_row(place, layer) for place, layer in enumerate(layers, 1))
+    return (Levels("SQNR from input to output", levels, "dB"), Table(heads, rows, caption))
+
+
+def _layer_row(place: int, layer: LayerFigure) -> tuple[Cell, ...]:
+    low_level = layer.sqnr_db is not None and layer.sqnr_db < LOW_SQNR_DB
+    return (
+        number(count(place), place),
+        Cell(layer.layer),
+        Cell(layer.op_type),
+        number(maybe(layer.sqnr_db, decibel), layer.sqnr_db, Tone.BAD if low_level else Tone.PLAIN),
+        number(significant(layer.low), layer.low),
+        number(significant(layer.high), layer.high),
+        number(significant(layer.scale), layer.scale),
+        number(count(layer.zero_point), layer.zero_point),
+        number(maybe(layer.saturated, percent), layer.saturated),
+    )
+
+
+def _provenance(figures: ConversionFigures) -> tuple[Facts, ...]:
+    times = tuple((f"Time: {stage}", Cell(seconds(spent))) for stage, spent in figures.seconds.items())
+    versions = tuple((name, Cell(version)) for name, version in figures.versions.items())
+    return tuple(Facts(pairs) for pairs in (versions, times) if pairs)
