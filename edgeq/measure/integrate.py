@@ -1,0 +1,115 @@
+"""Readings of power rails → the energy of a window of time, and how sure it is.
+
+The rules: integrate over real timestamps; a counter's difference rather than polled power where there is one;
+the sensor's own update interval and resolution go into the uncertainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.runners.trace import PowerSeries, Window
+
+_UNIFORM = 12**-0.5  # standard deviation of a uniform error of width 1 (GUM, JCGM 100:2008, 4.3.7)
+
+
+@dataclass(frozen=True)
+class WindowEnergy:
+    """Energy of one window: joules, and their standard uncertainty in joules."""
+
+    energy_j: float
+    uncertainty_j: float
+    seconds: float
+
+    @property
+    def power_w(self) -> float:
+        """Mean power."""
+        return self.energy_j / self.seconds
+
+
+def window_energy(series: PowerSeries, window: Window) -> WindowEnergy | None:
+    """Energy of one rail over one window; None when its readings do not cover the window."""
+    times = np.asarray(series.times_ns, dtype=np.float64) * 1e-9
+    start, end = window.start_ns * 1e-9, window.end_ns * 1e-9
+    if end <= start or times[0] > start or times[-1] < end:
+        return None
+    values = np.asarray(series.values, dtype=np.float64)
+    if series.unit == "J":
+        return _from_counter(series, times, values, start, end)
+    return _from_power(series, times, values, start, end)
+
+
+def _from_counter(
+    series: PowerSeries, times: NDArray[np.float64], values: NDArray[np.float64], start: float, end: float
+) -> WindowEnergy | None:
+    """Difference of the unwrapped counter between the ends, which fall between two readings each.
+
+    A counter's reading is exact but old by up to its update interval, or by the gap between two readings
+    where that is longer: at each end the energy is uncertain by that age × power, and by one of its steps.
+    """
+    steps = np.diff(values)
+    inside = (times[1:] > start) & (times[:-1] < end)
+    if np.any((steps < 0) & inside) and series.wraps_at <= 0:
+        return None
+    rises = np.where(steps < 0, steps + series.wraps_at, steps)
+    unwrapped = np.concatenate(([0.0], np.cumsum(rises)))
+    joules = float(np.interp(end, times, unwrapped) - np.interp(start, times, unwrapped))
+    age = _edge_ages(series, times, start, end)
+    power = joules / (end - start)
+    uncertainty = np.hypot(np.hypot(*age) * power, series.resolution * 2**0.5) * _UNIFORM
+    return WindowEnergy(joules, float(uncertainty), end - start)
+
+
+def _from_power(
+    series: PowerSeries, times: NDArray[np.float64], values: NDArray[np.float64], start: float, end: float
+) -> WindowEnergy | None:
+    """The trapezoid over the readings inside the window and the interpolated ends.
+
+    Three independent parts of uncertainty: the resolution (the same for all readings, so it does not average
+    out); the ends, where the reading may be as old as the update interval while the load jumps; and the
+    sampling itself, the standard error of the mean reading, which is what aliasing can hide.
+    """
+    inside = (times > start) & (times < end)
+    if not inside.any():
+        return None
+    grid = np.concatenate(([start], times[inside], [end]))
+    watts = np.interp(grid, times, values)
+    seconds = end - start
+    joules = float(np.trapezoid(watts, grid))
+    age = _edge_ages(series, times, start, end)
+    jump = float(np.ptp(values[max(0, int(inside.argmax()) - 1) :][: int(inside.sum()) + 2]))
+    fresh = _independent_readings(series, int(inside.sum()), seconds)
+    sampling = float(np.std(values[inside])) / fresh**0.5 * seconds
+    parts = (series.resolution * _UNIFORM * seconds, jump * np.hypot(*age) * _UNIFORM, sampling)
+    return WindowEnergy(joules, float(np.linalg.norm(parts)), seconds)
+
+
+def _edge_ages(
+    series: PowerSeries, times: NDArray[np.float64], start: float, end: float
+) -> tuple[float, float]:
+    """How old a reading may be at either end, in seconds: the update interval, or the gap around that end."""
+    ages = []
+    for moment in (start, end):
+        after = int(np.clip(np.searchsorted(times, moment), 1, times.size - 1))
+        ages.append(max(float(times[after] - times[after - 1]), series.update_interval_ns * 1e-9))
+    return ages[0], ages[1]
+
+
+def _independent_readings(series: PowerSeries, readings: int, seconds: float) -> float:
+    """Polling faster than the sensor updates re-reads the same value: that many readings are new at most."""
+    if series.update_interval_ns <= 0:
+        return float(readings)
+    return max(1.0, min(float(readings), seconds / (series.update_interval_ns * 1e-9)))
+
+
+def sum_energies(parts: Sequence[WindowEnergy | None]) -> WindowEnergy | None:
+    """The sum of several rails over the same window; None if one of them is missing."""
+    whole = [part for part in parts if part is not None]
+    if not whole or len(whole) < len(parts):
+        return None
+    uncertainty = float(np.linalg.norm([part.uncertainty_j for part in whole]))
+    return WindowEnergy(sum(part.energy_j for part in whole), uncertainty, whole[0].seconds)
