@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-
-class Activations(StrEnum):
-    """How an ONNX dialect stores activations (contract point 2: the same plan, zero_point + 128)."""
-
-    U8 = "u8"
-    S8 = "s8"
-
-
-class WeightGranularity(StrEnum):
-    """Which weight scales a device runs well."""
-
-    PER_CHANNEL = "per-channel"
-    PER_TENSOR = "per-tensor"
+from edgeq.quantize.dialect import Activations, WeightGranularity
 
 
 @dataclass(frozen=True)

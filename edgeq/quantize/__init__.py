@@ -1,1 +1,42 @@
-"""."""
+"""The numerics: which integers stand for which reals. `calibrate` or `batch_norm_statistics`, then `make_plan`.
+
+Names are loaded when first used, so that the enums of `edgeq.quantize.dialect` cost no NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeq.quantize.assign import make_plan as make_plan
+    from edgeq.quantize.calibrate import calibrate as calibrate
+    from edgeq.quantize.datafree import batch_norm_statistics as batch_norm_statistics
+    from edgeq.quantize.dialect import Activations as Activations
+    from edgeq.quantize.dialect import IoType as IoType
+    from edgeq.quantize.dialect import WeightGranularity as WeightGranularity
+    from edgeq.quantize.plan import Plan as Plan
+    from edgeq.quantize.plan import Quant as Quant
+    from edgeq.quantize.recipe import Recipe as Recipe
+    from edgeq.quantize.statistics import Statistics as Statistics
+
+_HOME = {
+    "Activations": "dialect",
+    "IoType": "dialect",
+    "Plan": "plan",
+    "Quant": "plan",
+    "Recipe": "recipe",
+    "Statistics": "statistics",
+    "WeightGranularity": "dialect",
+    "batch_norm_statistics": "datafree",
+    "calibrate": "calibrate",
+    "make_plan": "assign",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 (the table above is the list)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
