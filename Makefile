@@ -41,8 +41,8 @@ $(VENV)/.tools: $(VENV)/.ready
 		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing \
 			>/dev/null && missing=""; \
 	fi; \
-	test -z "$$missing" || echo "Tests that need$$missing will skip. To run them: apt-get install$$missing"
-	@touch $@
+	if [ -z "$$missing" ]; then touch $@; \
+	else echo "Tests that need$$missing will skip. To run them: apt-get install$$missing"; fi
 
 demo: setup ## obtain MobileNetV2, then convert, deploy and profile it on this machine
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/mobilenet/demo.sh $(DEMO)
