@@ -1,0 +1,83 @@
+"""Accuracy of the reference models: edgeq's INT8 files against float and against ONNX Runtime's quantiser.
+
+Every file is run over all evaluation samples. Agreement: the same top-1 class as the float model. SQNR: mean
+over samples of 10·log10(signal / error power) of the output. Parity: output integers in which LiteRT and
+ONNX Runtime differ. Absolute top-1 depends on the data at hand: compare differences.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import common, data, engines
+
+THREADS = 2
+CAP_DB = 120.0
+
+
+def measure(reference: data.Reference, scratch: Path) -> list[common.Row]:
+    """One row per file of one model, float first."""
+    calibration = scratch / "calibration.npz"
+    np.savez(calibration, x=data.split(reference, calibration=True)[0])
+    artifact = scratch / reference.stem
+    common.convert(reference.path, calibration, artifact)
+    plain, static = artifact / f"{reference.stem}.float.onnx", scratch / "static.onnx"
+    common.run(*common.PEER, "quantize_static", str(plain), str(calibration), str(static))
+
+    inputs, labels = data.split(reference, calibration=False)
+    files = {
+        "float": plain,
+        "edgeq int8.onnx": artifact / f"{reference.stem}.int8.onnx",
+        "edgeq int8.tflite": artifact / f"{reference.stem}.int8.tflite",
+        "quantize_static": static,
+    }
+    results = {name: engines.outputs(engines.load(path, THREADS), inputs) for name, path in files.items()}
+    differing = int((results["edgeq int8.onnx"] != results["edgeq int8.tflite"]).sum())
+    return [
+        {
+            "model": reference.file,
+            "file": name,
+            "samples": len(labels),
+            "top-1 %": top1(result, labels),
+            "delta": top1(result, labels) - top1(results["float"], labels),
+            "agreement %": 100 * float((result.argmax(1) == results["float"].argmax(1)).mean()),
+            "SQNR dB": sqnr_db(results["float"], result),
+            "parity": f"{differing} of {result.size}" if name.startswith("edgeq") else "",
+        }
+        for name, result in results.items()
+    ]
+
+
+def top1(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """The share of correct samples in per cent."""
+    return 100 * float((outputs.argmax(1) == labels).mean())
+
+
+def sqnr_db(reference: NDArray[np.float32], outputs: NDArray[np.float32]) -> float:
+    """Mean over samples of the signal-to-quantisation-noise ratio of [n, values], capped at 120 dB."""
+    signal = np.square(reference.astype(np.float64)).sum(1)
+    noise = np.square(outputs.astype(np.float64) - reference).sum(1)
+    ratio = 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30))
+    return float(np.minimum(ratio, CAP_DB).mean())
+
+
+def main() -> None:
+    """Prints one table over all models, or over those named."""
+    parser = common.arguments(__doc__)
+    parser.add_argument("models", nargs="*", help="file names; all unless given")
+    parsed = parser.parse_args()
+    common.shared_data()
+    rows: list[common.Row] = []
+    for reference in data.REFERENCES:
+        if not parsed.models or reference.file in parsed.models:
+            with tempfile.TemporaryDirectory() as folder:
+                rows += measure(reference, Path(folder))
+    common.show({"Accuracy over all evaluation samples": rows}, as_json=parsed.json)
+
+
+if __name__ == "__main__":
+    main()
