@@ -36,7 +36,7 @@ class Workspace:
 
     @classmethod
     def find(cls, start: Path | None = None) -> Workspace:
-        """The .edgeq of this folder or of the nearest parent that has one; otherwise the one to be made here."""
+        """The .edgeq of this folder or of the nearest parent that has one, or the one to be made here."""
         here = (start or Path.cwd()).resolve()
         there = next((folder for folder in (here, *here.parents) if (folder / FOLDER).is_dir()), here)
         return cls(there / FOLDER)

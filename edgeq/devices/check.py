@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edgeq.devices.profile import Activations, DeviceProfile
+from edgeq.devices.profile import DeviceProfile
+from edgeq.quantize.dialect import Activations
 from edgeq.runners.trace import Facts
 
 _ARM = frozenset({"aarch64", "arm64"})
@@ -144,7 +145,7 @@ def _dialect(facts: Facts, needs: Needs) -> list[Finding]:
     return [
         Finding(
             Severity.WARNING if facts.machine in _X86 else Severity.NOTE,
-            f"the ONNX file stores {needs.onnx_activations} activations; this processor is faster with {best}",
+            f"the ONNX file stores {needs.onnx_activations} activations, this processor prefers {best}",
             "edgeq convert … --target PROFILE writes the device's own dialect; results stay the same",
         )
     ]

@@ -6,29 +6,15 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import UsageError
 from edgeq.measure.rails import PowerRail
+from edgeq.quantize.dialect import Activations, WeightGranularity
 from edgeq.records import from_plain
 
 FOLDER = Path(__file__).resolve().parent.parent / "device_profiles"
-
-
-class Activations(StrEnum):
-    """How an ONNX dialect stores activations (contract point 2: the same plan, zero_point + 128)."""
-
-    U8 = "u8"
-    S8 = "s8"
-
-
-class WeightGranularity(StrEnum):
-    """Which weight scales a device runs well."""
-
-    PER_CHANNEL = "per-channel"
-    PER_TENSOR = "per-tensor"
 
 
 @dataclass(frozen=True)
