@@ -1,4 +1,4 @@
-"""What the benchmarks share: whole processes measured from outside, edgeq as a user runs it, one table of results."""
+"""What the benchmarks share: whole processes measured from outside, edgeq as a user runs it, one table."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def run(*argv: str) -> Cost:
     """
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall_s = time.perf_counter() - started
@@ -80,9 +78,8 @@ def convert(model: Path, calibration: Path, out: Path, *options: str) -> Cost:
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=shape)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     return parser
 

@@ -1,4 +1,4 @@
-"""What a conversion costs: whole cold processes, edgeq against TFLiteConverter, 100 photographs, the same run.
+"""What a conversion costs: whole cold processes, edgeq against TFLiteConverter on 100 photographs.
 
 edgeq writes and verifies TFLite and ONNX; TFLiteConverter writes TFLite and verifies nothing. CPU seconds are
 user + system of the process and its children. ResNet-50 has random weights: the cost does not depend on them.
@@ -16,7 +16,7 @@ LIMITS = {"mobilenet.h5": (1 / 5, 1 / 3), "mobilenet.onnx": (1 / 5, 1 / 3), "res
 
 
 def measure(models: Path, images: Path, scratch: Path) -> list[common.Row]:
-    """One row per process; mobilenet.onnx is compared with TFLiteConverter on mobilenet.h5, the same network."""
+    """One row per process; mobilenet.onnx is measured against the peer on mobilenet.h5, the same network."""
     resnet = scratch / "resnet50.h5"
     common.run(*common.PEER, "random_resnet50", str(resnet))
     rows: list[common.Row] = []

@@ -51,7 +51,7 @@ class Reference:
 
 
 def _torch(x: Array) -> Array:
-    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
     return (x / np.float32(255) - mean) / std
 
 

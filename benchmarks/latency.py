@@ -1,8 +1,8 @@
-"""Latency of INT8 MobileNetV2 on this machine, one thread: edgeq's files against the peers' and against float.
+"""Latency of INT8 MobileNetV2 here, one thread: edgeq's files against the peers' and against float.
 
-All files of one runtime are timed in turn, round by round, so that a drift of the machine hits all alike. A ratio
-is edgeq's median over the other's, per round; its interval is a bootstrap over the rounds (95 %). Inputs and
-outputs have the same type on both sides: int8 in LiteRT, float32 in ONNX Runtime.
+All files of one runtime are timed in turn, round by round, so that a drift of the machine hits all alike.
+A ratio is edgeq's median over the other's, per round; its interval is a bootstrap over the rounds (95 %).
+Inputs and outputs have the same type on both sides: int8 in LiteRT, float32 in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -110,10 +110,9 @@ def main() -> None:
     common.shared_data()
     inputs = data.split(data.MOBILENET_ONNX, calibration=True)[0][:1]
     with tempfile.TemporaryDirectory() as folder:
-        files = build(Path(folder))
         results = {
-            f"{name}, MobileNetV2, 1 thread": table(interleaved(group, inputs))
-            for name, group in files.items()
+            f"MobileNetV2 in {runtime}, one thread": table(interleaved(group, inputs))
+            for runtime, group in build(Path(folder)).items()
         }
     common.show(results, as_json=parsed.json)
 

@@ -1,4 +1,4 @@
-"""The peers, each a command of its own, so that a whole process is measured: `python -m benchmarks.peers PEER …`.
+"""The peers, each a command of its own, so that a whole process is measured: python -m benchmarks.peers.
 
 Imports are inside the functions: a process pays for what its peer needs and for nothing else.
 """
@@ -15,7 +15,7 @@ SEED = 7
 
 
 def tflite_converter(model: str, images: str, target: str) -> None:
-    """TFLiteConverter, full int8 with int8 input and output, from a Keras 3 file and a folder of photographs."""
+    """TFLiteConverter, full int8 with int8 input and output, from a Keras file and a folder of photographs."""
     keras, tensorflow = _keras()
     from benchmarks import data
 
@@ -23,9 +23,8 @@ def tflite_converter(model: str, images: str, target: str) -> None:
         for path in sorted(Path(images).iterdir()):
             yield [data.MOBILENET_H5.scale(data.image(path)[None].astype("float32"))]
 
-    converter = tensorflow.lite.TFLiteConverter.from_keras_model(
-        keras.models.load_model(model, compile=False)
-    )
+    loaded = keras.models.load_model(model, compile=False)
+    converter = tensorflow.lite.TFLiteConverter.from_keras_model(loaded)
     converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
     converter.representative_dataset = representative
     converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8]
