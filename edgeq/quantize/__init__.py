@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeq.quantize.assign import make_plan as make_plan
-    from edgeq.quantize.calibrate import calibrate as calibrate
+    from edgeq.quantize.calibration import calibrate as calibrate
     from edgeq.quantize.datafree import batch_norm_statistics as batch_norm_statistics
     from edgeq.quantize.dialect import Activations as Activations
     from edgeq.quantize.dialect import IoType as IoType
@@ -29,7 +29,7 @@ _HOME = {
     "Statistics": "statistics",
     "WeightGranularity": "dialect",
     "batch_norm_statistics": "datafree",
-    "calibrate": "calibrate",
+    "calibrate": "calibration",
     "make_plan": "assign",
 }
 

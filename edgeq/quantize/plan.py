@@ -175,9 +175,7 @@ class Plan:
             if raw["version"] != PLAN_VERSION:
                 raise ValueError(f"plan version {raw['version']}, this edgeq reads {PLAN_VERSION}")
             tensors = {
-                name: Quant(
-                    tuple(q["scale"]), tuple(q["zero_point"]), q["bits"], q["axis"], q["narrow"]
-                )
+                name: Quant(tuple(q["scale"]), tuple(q["zero_point"]), q["bits"], q["axis"], q["narrow"])
                 for name, q in raw["tensors"].items()
             }
             return cls(

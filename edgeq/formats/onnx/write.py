@@ -1,0 +1,199 @@
+"""Writes the canonical graph as float ONNX, and graph + plan as QDQ ONNX for ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq.errors import ModelError, UsageError
+from edgeq.quantize.dialect import Activations, IoType
+from edgeq.quantize.plan import Plan, Quant
+
+EXTERNAL_BYTES = 2_000_000_000
+"""Weights beyond this go into a file of their own: a protobuf message ends at 2 GiB."""
+
+_OFFSET = {Activations.S8: 0, Activations.U8: 128}
+_STORAGE = {Activations.S8: np.dtype(np.int8), Activations.U8: np.dtype(np.uint8)}
+_IO_ACTIVATIONS = {IoType.INT8: Activations.S8, IoType.UINT8: Activations.U8}
+
+
+def write_float(graph: ir.Model, path: Path) -> None:
+    """Writes the float graph.
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
+    _save(graph, path)
+
+
+def write_qdq(
+    graph: ir.Model, plan: Plan, path: Path, activations: Activations, io: IoType = IoType.FLOAT32
+) -> None:
+    """Writes graph + plan with QuantizeLinear / DequantizeLinear pairs, opset 21.
+
+    Weights (int8) and biases (int32) are stored as integers behind a DequantizeLinear. Every activation
+    with a grid is quantised where it is produced; its integers are the value `quantized_name(name)`.
+    Absorbed activations are dropped: saturation does their work.
+
+    Args:
+        graph: the graph that `make_plan` returned; it is not changed.
+        plan: the plan that came with it.
+        path: the file to write.
+        activations: the dialect; uint8 is the same plan with every zero point + 128.
+        io: FLOAT32, or the integers of the plan's own grids, which must be those of `activations`.
+
+    Raises:
+        UsageError: `io` asks for other integers than `activations`.
+        ModelError: the file cannot be written.
+    """
+    if io is not IoType.FLOAT32 and _IO_ACTIVATIONS[io] is not activations:
+        raise UsageError(f"inputs and outputs cannot be {io} where activations are {activations}")
+    model = graph.clone()
+    _drop_absorbed(model.graph, plan)
+    writer = _Writer(model.graph, activations)
+    for value in list(model.graph.initializers.values()):
+        if value.name in plan.tensors and value.uses():
+            writer.store(value, plan.tensors[value.name])
+    for value in [*model.graph.inputs, *(output for node in list(model.graph) for output in node.outputs)]:
+        if value.name in plan.tensors and (value.uses() or value.is_graph_output()):
+            writer.pair(value, plan.tensors[value.name])
+    if io is not IoType.FLOAT32:
+        _integer_ends(model.graph)
+    model.graph.sort()
+    _save(model, path)
+
+
+def quantized_name(name: str) -> str:
+    """What the integers of a value are called in the QDQ file."""
+    return f"{name}/quantized"
+
+
+class _Writer:
+    """Adds Q and DQ nodes to one graph."""
+
+    def __init__(self, graph: ir.Graph, activations: Activations) -> None:
+        self._graph = graph
+        self._offset = _OFFSET[activations]
+        self._storage = _STORAGE[activations]
+
+    def store(self, value: ir.Value, quant: Quant) -> None:
+        """Replaces a constant by its integers and a DequantizeLinear."""
+        assert value.const_value is not None
+        integers = quant.quantize(value.const_value.numpy())
+        if quant.bits == 32:
+            stored, zero_point = integers.astype(np.int32), None
+        elif quant.axis is not None or not any(quant.zero_point):
+            stored, zero_point = integers.astype(np.int8), _along(quant, quant.zero_point, np.int8)
+        else:
+            stored = (integers + self._offset).astype(self._storage)
+            zero_point = _along(quant, [z + self._offset for z in quant.zero_point], self._storage)
+        name = value.name or ""
+        source = self._constant(quantized_name(name), stored)
+        inputs = [source, *self._grid(name, quant, zero_point)]
+        real = self._node("DequantizeLinear", inputs, f"{name}/dequantized", quant.axis)
+        value.replace_all_uses_with(real)
+        del self._graph.initializers[name]
+
+    def pair(self, value: ir.Value, quant: Quant) -> None:
+        """Puts QuantizeLinear → DequantizeLinear behind an activation, in front of everything that reads it."""
+        name = value.name or ""
+        zero_point = np.array(quant.zero_point[0] + self._offset, self._storage)
+        grid = self._grid(name, quant, zero_point)
+        readers = [(use.node, use.idx) for use in value.uses()]
+        is_output = value.is_graph_output()
+        integers = self._node("QuantizeLinear", [value, *grid], quantized_name(name))
+        real = self._node("DequantizeLinear", [integers, *grid], f"{name}/dequantized")
+        real.shape, real.dtype = value.shape, value.dtype
+        for node, index in readers:
+            node.replace_input_with(index, real)
+        if is_output:
+            for index, output in enumerate(self._graph.outputs):
+                if output is value:
+                    self._graph.outputs[index] = real
+            value.name, real.name = f"{name}/real", name
+
+    def _grid(self, name: str, quant: Quant, zero_point: NDArray[Any] | None) -> list[ir.Value]:
+        grid = [self._constant(f"{name}/scale", _along(quant, quant.scale, np.float32))]
+        if zero_point is not None:
+            grid.append(self._constant(f"{name}/zero_point", zero_point))
+        return grid
+
+    def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+        self._graph.register_initializer(value)
+        return value
+
+    def _node(self, op_type: str, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
+        attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
+        node = ir.Node("", op_type, inputs, attributes, name=f"{name}:{op_type}", num_outputs=1)
+        node.outputs[0].name = name
+        self._graph.append(node)
+        return node.outputs[0]
+
+
+def _along(quant: Quant, values: Any, dtype: Any) -> NDArray[Any]:
+    """[C] along an axis, a true scalar (0-D) per tensor: QLinearAdd rejects [1]."""
+    array = np.array(values, dtype)
+    return array if quant.axis is not None else array.reshape(())
+
+
+def _drop_absorbed(graph: ir.Graph, plan: Plan) -> None:
+    """Removes absorbed activations; their producers take over the name of what they gave."""
+    absorbed = set(plan.absorbed)
+    for node in list(graph):
+        if node.name not in absorbed:
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        assert source is not None
+        name = result.name
+        result.replace_all_uses_with(source, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        source.name = name
+
+
+def _integer_ends(graph: ir.Graph) -> None:
+    """Takes the outermost QuantizeLinear and DequantizeLinear away, so that callers give and get integers."""
+    for index, value in enumerate(graph.inputs):
+        quantize = next((node for node in value.consumers() if node.op_type == "QuantizeLinear"), None)
+        if quantize is None:
+            continue
+        integers = ir.Value(name=value.name, shape=value.shape)
+        integers.dtype = quantize.inputs[2].dtype if quantize.inputs[2] is not None else None
+        quantize.outputs[0].replace_all_uses_with(integers)
+        graph.remove(quantize, safe=True)
+        graph.inputs[index] = integers
+    for index, value in enumerate(graph.outputs):
+        dequantize = value.producer()
+        if dequantize is None or dequantize.op_type != "DequantizeLinear" or value.uses():
+            continue
+        integers, name = dequantize.inputs[0], value.name
+        assert integers is not None and dequantize.inputs[2] is not None
+        integers.shape, integers.dtype = value.shape, dequantize.inputs[2].dtype
+        graph.outputs[index] = integers
+        graph.remove(dequantize, safe=True)
+        integers.name = name
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    """Writes the model, and large weights beside it, in a way that leaves the old files or the new ones."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    data = f"{path.name}.data" if size > EXTERNAL_BYTES else None
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            ir.save(model, Path(folder) / path.name, external_data=data)
+            for name in (data, path.name):
+                if name is not None:
+                    os.replace(Path(folder) / name, path.parent / name)
+    except OSError as error:
+        raise ModelError(
+            f"the model cannot be written: {error.strerror or error}",
+            where=str(path),
+            hint="check the folder, its permissions and the free space",
+        ) from error

@@ -1,0 +1,309 @@
+"""Makes the plan: which nodes compute in integers, which values share a grid, and every grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.errors import ModelError
+from edgeq.quantize import mend
+from edgeq.quantize.dialect import IoType, WeightGranularity
+from edgeq.quantize.grids import activation_grid, bias_grid, weight_grid
+from edgeq.quantize.operators import Kind, Rule, clip_bounds, data_inputs, is_constant, rule_of
+from edgeq.quantize.plan import FloatOp, Plan, Quant
+from edgeq.quantize.prepare import prepare
+from edgeq.quantize.ranges import Range, full_range, inner_range
+from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.statistics import Interval, Statistics
+
+_COMPUTING = (Kind.WEIGHTED, Kind.OWN)
+_TOLERANCE = 1e-3  # of a grid step: by so much may a grid reach beyond the bounds of a clip it implies
+_ROUNDS = 4
+
+
+def make_plan(graph: ir.Model, statistics: Statistics, recipe: Recipe) -> tuple[ir.Model, Plan]:
+    """Decides every grid of a canonical graph.
+
+    Args:
+        graph: the canonical float graph; it is not changed.
+        statistics: of every value in `observed_values(graph, recipe)`.
+        recipe: what the user asks for.
+
+    Returns:
+        The graph to write (prepared, see `edgeq.quantize.prepare`) and the plan for it.
+
+    Raises:
+        ModelError: statistics are missing for a value.
+    """
+    model = prepare(graph)
+    layout = _settle(model.graph, statistics, recipe)
+    grids, notes = _mended(layout, _group_grids(layout, statistics, recipe))
+    tensors = {value.name or "": grids[root] for value, root in layout.integer_values()}
+    for node in model.graph:
+        if layout.rules[node].kind is Kind.WEIGHTED and not layout.is_idle(node):
+            tensors.update(_weight_grids(node, layout, grids, recipe))
+    return model, Plan(
+        tensors=tensors,
+        float_ops=tuple(layout.float_ops()),
+        absorbed=tuple(node.name or "" for node in model.graph if node in layout.absorbed),
+        calibrated=statistics.calibrated,
+        samples=statistics.samples,
+        notes=(*statistics.notes, *notes),
+    )
+
+
+def observed_values(graph: ir.Model, recipe: Recipe) -> tuple[str, ...]:
+    """The names of the values whose range calibration has to observe, graph inputs first."""
+    model = prepare(graph)
+    layout = _layout(model.graph, recipe, _absorbable(model.graph, recipe))
+    names = [
+        value.name or ""
+        for value, _ in layout.integer_values()
+        if not is_constant(value) and _is_source(value, layout)
+    ]
+    return tuple(names)
+
+
+def _is_source(value: ir.Value, layout: _Layout) -> bool:
+    """Whether the value is computed, not moved: a moved value's range is that of where it came from."""
+    producer = value.producer()
+    return producer is None or layout.kind(producer) is not Kind.SHARED
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Which values lie on one grid (a group, named by its root) and which groups are integer."""
+
+    graph: ir.Graph
+    rules: Mapping[ir.Node, Rule]
+    absorbed: frozenset[ir.Node]
+    parents: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    integer: set[ir.Value] = field(default_factory=set)
+
+    def kind(self, node: ir.Node) -> Kind:
+        """How the node meets the grids, a clip that is not absorbed counting as selection."""
+        kind = self.rules[node].kind
+        if kind is Kind.CLIP:
+            return Kind.CLIP if node in self.absorbed else Kind.SHARED
+        return kind
+
+    def root(self, value: ir.Value) -> ir.Value:
+        """The value that stands for the group of `value`."""
+        while (parent := self.parents.setdefault(value, value)) is not value:
+            value = parent
+        return value
+
+    def tie(self, values: Iterable[ir.Value]) -> None:
+        """Puts values on one grid."""
+        roots = [self.root(value) for value in values]
+        for other in roots[1:]:
+            self.parents[self.root(other)] = self.root(roots[0])
+
+    def output_of(self, node: ir.Node) -> ir.Value:
+        """The value on whose grid a computing node writes: its own output, or that of the clip it absorbs."""
+        output = node.outputs[0]
+        for user in output.consumers():
+            if user in self.absorbed:
+                return user.outputs[0]
+        return output
+
+    def is_idle(self, node: ir.Node) -> bool:
+        """Whether a computing node is no part of the integer graph."""
+        return self.root(self.output_of(node)) not in self.integer
+
+    def integer_values(self) -> Iterator[tuple[ir.Value, ir.Value]]:
+        """Every value that lies on a grid, with its group's root, in graph order."""
+        for value in list(self.parents):
+            root = self.root(value)
+            if root in self.integer:
+                yield value, root
+
+    def float_ops(self) -> Iterator[FloatOp]:
+        """The nodes that stay float, in graph order."""
+        for node in self.graph:
+            rule = self.rules[node]
+            if rule.kind is Kind.FLOAT:
+                yield FloatOp(node.name or "", node.op_type, rule.reason)
+            elif self.kind(node) is Kind.SHARED and self.root(node.outputs[0]) not in self.integer:
+                yield FloatOp(node.name or "", node.op_type, "moves values that are float")
+
+
+def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
+    """The table's rule for every node, then the recipe's wishes; a clip follows a float producer."""
+    rules: dict[ir.Node, Rule] = {}
+    for node in graph:
+        rule = rule_of(node)
+        producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+        if any(fnmatchcase(node.name or "", pattern) for pattern in recipe.keep_float):
+            rule = Rule(Kind.FLOAT, "kept float by the recipe", rule.grid)
+        elif rule.kind is Kind.CLIP and producer is not None and rules[producer].kind is Kind.FLOAT:
+            rule = Rule(Kind.FLOAT, "clips the result of an operator that stays float")
+        elif rule.kind is not Kind.FLOAT and not _is_real(node):
+            rule = Rule(Kind.FLOAT, "computes no float32 values")
+        rules[node] = rule
+    return rules
+
+
+def _is_real(node: ir.Node) -> bool:
+    return all(value.dtype in (ir.DataType.FLOAT, None) for value in (*data_inputs(node), *node.outputs))
+
+
+def _absorbable(graph: ir.Graph, recipe: Recipe) -> frozenset[ir.Node]:
+    """The clips whose producer computes for them alone."""
+    rules = _rules(graph, recipe)
+    found = set()
+    for node in graph:
+        if rules[node].kind is not Kind.CLIP or node.inputs[0] is None:
+            continue
+        value = node.inputs[0]
+        producer = value.producer()
+        if producer is None or rules[producer].kind not in _COMPUTING or rules[producer].grid is not None:
+            continue
+        if len(value.uses()) == 1 and not value.is_graph_output():
+            found.add(node)
+    return frozenset(found)
+
+
+def _layout(graph: ir.Graph, recipe: Recipe, absorbed: frozenset[ir.Node]) -> _Layout:
+    layout = _Layout(graph, _rules(graph, recipe), absorbed)
+    for value in graph.inputs:
+        layout.root(value)
+    touched: list[ir.Value] = []
+    for node in graph:
+        kind = layout.kind(node)
+        if kind is Kind.SHARED:
+            layout.tie((*data_inputs(node), *node.outputs))
+        elif kind in _COMPUTING:
+            touched += [*data_inputs(node), layout.output_of(node)]
+    if recipe.io is not IoType.FLOAT32:
+        touched += [value for value in (*graph.inputs, *graph.outputs) if value.dtype is ir.DataType.FLOAT]
+    layout.integer.update(layout.root(value) for value in touched)
+    return layout
+
+
+def _settle(graph: ir.Graph, statistics: Statistics, recipe: Recipe) -> _Layout:
+    """Un-absorbs clips, until every absorbed one is implied by the grid that its producer writes onto."""
+    absorbed = _absorbable(graph, recipe)
+    while True:
+        layout = _layout(graph, recipe, absorbed)
+        grids = _group_grids(layout, statistics, recipe)
+        implied = frozenset(
+            node for node in absorbed if _implies(grids[layout.root(node.outputs[0])], *clip_bounds(node))
+        )
+        if implied == absorbed:
+            return layout
+        absorbed = implied
+
+
+def _implies(grid: Quant, low: float, high: float) -> bool:
+    slack = _TOLERANCE * grid.scale[0]
+    return grid.low >= low - slack and grid.high <= high + slack
+
+
+def _group_grids(layout: _Layout, statistics: Statistics, recipe: Recipe) -> dict[ir.Value, Quant]:
+    """Root → grid, for the integer groups: the fixed grid of its source, or one over its members' ranges."""
+    full = {layout.root(value) for value in _outputs(layout)}
+    members: dict[ir.Value, list[ir.Value]] = {}
+    for value, root in layout.integer_values():
+        members.setdefault(root, []).append(value)
+    grids = {}
+    for root, values in members.items():
+        fixed = [rule.grid for value in values if (rule := _source_rule(value, layout)) and rule.grid]
+        sources = [value for value in values if _is_source(value, layout)]
+        if fixed and len(sources) == 1:
+            grids[root] = fixed[0]
+            continue
+        ranges = [_range(value, statistics, recipe, root in full) for value in values]
+        known = [found for found in ranges if found is not None]
+        if not known:
+            raise ModelError("nothing is known of this tensor's range", where=values[0].name or "")
+        grids[root] = activation_grid((min(low for low, _ in known), max(high for _, high in known)))
+    return grids
+
+
+def _source_rule(value: ir.Value, layout: _Layout) -> Rule | None:
+    producer = value.producer()
+    return None if producer is None else layout.rules[producer]
+
+
+def _outputs(layout: _Layout) -> Iterator[ir.Value]:
+    """The graph's outputs, and the values that reach an output through float operators alone."""
+    waiting = list(layout.graph.outputs)
+    while waiting:
+        value = waiting.pop()
+        yield value
+        producer = value.producer()
+        if producer is not None and layout.kind(producer) in (Kind.FLOAT, Kind.SHARED):
+            waiting += [item for item in data_inputs(producer) if not is_constant(item)]
+
+
+def _range(value: ir.Value, statistics: Statistics, recipe: Recipe, full: bool) -> Range | None:
+    if is_constant(value) and value.const_value is not None:
+        constant = value.const_value.numpy()
+        return full_range(Interval(float(constant.min()), float(constant.max())))
+    observation = statistics.values.get(value.name or "")
+    if observation is None:
+        return None
+    return full_range(observation) if full else inner_range(observation, recipe)
+
+
+_MENDS = {"Add": mend.add, "Mul": mend.mul}
+
+
+def _mended(layout: _Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Value, Quant], list[str]]:
+    """Grids on which all runtimes agree (`edgeq.quantize.mend`), and a note per node where none was found.
+
+    A mend may move a grid that an earlier node has to agree on, so rounds repeat until nothing moves.
+    """
+    grids = dict(grids)
+    nodes = [node for node in layout.graph if node.op_type in _MENDS and layout.kind(node) is Kind.OWN]
+    failed: list[str] = []
+    for _ in range(_ROUNDS):
+        moved, failed = False, []
+        for node in nodes:
+            out = layout.root(layout.output_of(node))
+            left, right = (layout.root(value) for value in data_inputs(node))
+            mended = (
+                None if out in (left, right) else _MENDS[node.op_type](grids[left], grids[right], grids[out])
+            )
+            if mended is None:
+                failed.append(node.name or "")
+            elif mended != grids[out]:
+                grids[out], moved = mended, True
+        if not moved:
+            break
+    notes = [f"{name}: LiteRT and ONNX Runtime may differ by one step in rare cases" for name in failed]
+    return grids, notes
+
+
+def _weight_grids(
+    node: ir.Node, layout: _Layout, grids: Mapping[ir.Value, Quant], recipe: Recipe
+) -> dict[str, Quant]:
+    data, weight = node.inputs[0], node.inputs[1]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    assert data is not None and weight is not None and weight.const_value is not None
+    scale_in = grids[layout.root(data)].scale[0]
+    scale_out = grids[layout.root(layout.output_of(node))].scale[0]
+    axis = _channel_axis(node) if recipe.weights is WeightGranularity.PER_CHANNEL else None
+    reals = bias.const_value.numpy() if bias is not None and bias.const_value is not None else None
+    grid = weight_grid(weight.const_value.numpy(), axis, reals, scale_in, scale_out)
+    found = {weight.name or "": grid}
+    if bias is not None and reals is not None:
+        shape = np.shape(reals)
+        found[bias.name or ""] = replace(
+            bias_grid(grid, scale_in), axis=None if axis is None else len(shape) - 1
+        )
+    return found
+
+
+def _channel_axis(node: ir.Node) -> int | None:
+    """The axis of a weight tensor that numbers output channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1 if node.attributes.get_int("group", 1) == 1 else None
+    return 0 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) else 1

@@ -1,0 +1,126 @@
+"""What the user asks of the quantiser: a named recipe or a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from edgeq.errors import UsageError
+from edgeq.quantize.dialect import Activations, IoType, WeightGranularity
+
+
+class RangeMethod(StrEnum):
+    """How the range of an inner activation follows from what calibration saw (`edgeq.quantize.ranges`)."""
+
+    MIN_MAX = "min-max"
+    PERCENTILE = "percentile"
+    MEAN_MIN_MAX = "mean-min-max"
+    MSE = "mse"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a plan is to be made.
+
+    Three names are accepted: `fast` (min-max ranges), `balanced` (the default) and `best`. `best` is so far
+    the same as `balanced`: the algorithms that will set it apart do not exist yet.
+
+    Attributes:
+        name: for the report.
+        weights: one scale per output channel, or one per tensor.
+        ranges: the range method inside the network; outputs always take the full range that was seen.
+        percentile: for `RangeMethod.PERCENTILE`, the share in percent of values that stay unclipped at each end.
+        keep_float: shell patterns of layer names that stay float.
+        io: what the TFLite file takes and gives. The ONNX file is float at both ends unless told otherwise.
+        activations: how the ONNX file stores activations; None follows the target's device profile.
+    """
+
+    name: str = "balanced"
+    weights: WeightGranularity = WeightGranularity.PER_CHANNEL
+    ranges: RangeMethod = RangeMethod.MEAN_MIN_MAX
+    percentile: float = 99.99
+    keep_float: tuple[str, ...] = ()
+    io: IoType = IoType.FLOAT32
+    activations: Activations | None = None
+
+    def __post_init__(self) -> None:
+        if not 50.0 < self.percentile <= 100.0:
+            raise UsageError(
+                f"percentile must be above 50 and at most 100, not {self.percentile}",
+                where=f"recipe {self.name}",
+            )
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Recipe:
+        """The recipe of that name, or the one written in a TOML file whose keys are this class's attributes.
+
+        A TOML file may build on a named recipe with `base = "balanced"`.
+
+        Raises:
+            UsageError: no such name or file, a key or a value that a recipe does not know.
+        """
+        named = NAMED.get(str(name_or_path))
+        if named is not None:
+            return named
+        path = Path(name_or_path)
+        if path.suffix != ".toml":
+            raise UsageError(
+                f"no recipe is called {str(name_or_path)!r}", hint=f"use {', '.join(NAMED)} or a .toml file"
+            )
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"this recipe cannot be read: {error}", where=str(path)) from error
+        return _from_table(table, path)
+
+
+NAMED = {
+    "fast": Recipe("fast", ranges=RangeMethod.MIN_MAX),
+    "balanced": Recipe("balanced"),
+    "best": Recipe("best"),
+}
+
+
+def _from_table(table: dict[str, Any], path: Path) -> Recipe:
+    base = table.pop("base", "balanced")
+    if base not in NAMED:
+        raise UsageError(
+            f"base = {base!r} names no recipe", where=str(path), hint=f"use one of {', '.join(NAMED)}"
+        )
+    known = {field.name for field in fields(Recipe)}
+    unknown = sorted(table.keys() - known)
+    if unknown:
+        raise UsageError(
+            f"unknown key {', '.join(unknown)} in this recipe",
+            where=str(path),
+            hint=f"the keys are {', '.join(sorted(known | {'base'}))}",
+        )
+    chosen = {field.name: getattr(NAMED[base], field.name) for field in fields(Recipe)}
+    chosen["name"] = path.stem
+    hints = get_type_hints(Recipe)
+    for key, value in table.items():
+        chosen[key] = _value(key, value, hints[key], path)
+    return Recipe(**chosen)
+
+
+def _value(key: str, value: Any, kind: Any, path: Path) -> Any:
+    """Converts one TOML value to the attribute's type."""
+    if kind == Activations | None:
+        kind = Activations
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        choices = [str(member) for member in kind]
+        if value not in choices:
+            raise UsageError(
+                f"{key} = {value!r} is no choice", where=str(path), hint=f"use one of {', '.join(choices)}"
+            )
+        return kind(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise UsageError(f"{key} = {value!r} has the wrong type", where=str(path))

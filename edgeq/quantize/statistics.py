@@ -1,0 +1,55 @@
+"""What is known of the activations before a plan is made: from data, or from the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.quantize.plan import Calibrated
+from edgeq.quantize.sketch import Sketch
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """Per channel, a normal distribution clipped to an interval: what batch-norm implies of a tensor.
+
+    Attributes:
+        mean, std: [C] of the distribution before clipping.
+        low, high: the clip bounds, ±inf where there are none.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds that the values keep, known beforehand: a model input's, by its preprocessing."""
+
+    low: float
+    high: float
+
+
+Observation = Sketch | Normal | Interval
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Value name → what is known of it.
+
+    Attributes:
+        values: a Sketch each (from data), or a Normal or Interval (from the model).
+        samples: number of samples seen, 0 without data.
+        calibrated: which of both it was.
+        notes: what the user should know about how they came about.
+    """
+
+    values: Mapping[str, Observation]
+    samples: int
+    calibrated: Calibrated
+    notes: tuple[str, ...] = field(default=())
