@@ -58,7 +58,7 @@ def document(figures: ConversionFigures) -> Document:
         Section("Provenance", _provenance(figures), detail=True),
     )
     return Document(
-        title=f"{_name(figures.source)}, converted",
+        title=f"{_name(figures.source)} in INT8",
         subtitle=f"edgeq conversion report, {figures.source_format} to INT8 for {figures.target}",
         verdict=_verdict(figures),
         sections=tuple(section for section in sections if section.blocks),
@@ -70,14 +70,28 @@ def _name(source: str) -> str:
 
 
 def _verdict(figures: ConversionFigures) -> Verdict:
-    """One or two sentences: size, agreement, parity, and what stands against them."""
-    said = [text for text in (_size_claim(figures.files), _agreement_claim(figures.agreement)) if text]
-    said.append(_parity_claim(figures.parity))
-    doubts = bool(figures.warnings or figures.float_ops or figures.samples == 0)
+    """Size, agreement, parity, and how much stands against them."""
+    doubts = _doubts(figures)
+    claims = (
+        _size_claim(figures.files),
+        _agreement_claim(figures.agreement),
+        _parity_claim(figures.parity),
+        f"To know: {', '.join(doubts)}." if doubts else "",
+    )
     poor = any(_poor(figure) for figure in figures.agreement)
-    differs = figures.parity is not None and figures.parity.differing > 0
-    tone = Tone.BAD if poor else Tone.WARN if doubts or differs else Tone.GOOD
-    return Verdict(" ".join(said), tone)
+    tone = Tone.BAD if poor else Tone.WARN if doubts else Tone.GOOD
+    return Verdict(" ".join(claim for claim in claims if claim), tone)
+
+
+def _doubts(figures: ConversionFigures) -> list[str]:
+    in_float = max(
+        (sum(f.float_operators.values()) for f in figures.files if f.precision == "int8"), default=0
+    )
+    doubts = ["no calibration data was used"] if figures.samples == 0 else []
+    doubts += ["the runtimes differ"] if figures.parity and figures.parity.differing else []
+    doubts += [f"{plural(in_float, 'operator')} computed in float"] if in_float else []
+    doubts += [plural(len(figures.warnings), "warning")] if figures.warnings else []
+    return doubts
 
 
 def _poor(figure: AgreementFigure) -> bool:
@@ -141,7 +155,7 @@ def _summary(figures: ConversionFigures) -> Facts:
 
 def _files(files: tuple[FileFigure, ...]) -> tuple[Table | Bars, ...]:
     heads = columns(
-        "File", ">Size", ">Weights", ">Grids", ">Rest", ">Operators", ">Run", ">In float", ">Partitions"
+        "File", ">Size", ">+Weights", ">+Grids", ">+Rest", ">+Operators", ">Run", ">In float", ">Partitions"
     )
     table = Table(heads, tuple(_file_row(file) for file in files), _FILES_CAPTION)
     return (

@@ -38,10 +38,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a table column."""
+    """The head of a table column; `detail` columns are left out on the terminal."""
 
     title: str
     align: Align = Align.LEFT
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Bar:
-    """One labelled bar made of segments."""
+    """One labelled bar made of segments; `interval` is drawn as a whisker around its end."""
 
     label: str
     segments: tuple[Segment, ...]
     text: str
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts over equal bins from `low` to `high`; the ends are given as read."""
+    """Counts over equal bins from `low` to `high`; the last bin also holds all that is above."""
 
     title: str
     low: float
@@ -182,7 +184,11 @@ def number(text: str, order: float | None, tone: Tone = Tone.PLAIN) -> Cell:
 
 
 def columns(*titles: str) -> tuple[Column, ...]:
-    """Columns by title; a leading ">" aligns to the right."""
-    return tuple(
-        Column(title[1:], Align.RIGHT) if title.startswith(">") else Column(title) for title in titles
-    )
+    """Columns by title: a leading ">" aligns to the right, a "+" before the title marks a detail."""
+    return tuple(_column(title) for title in titles)
+
+
+def _column(title: str) -> Column:
+    align = Align.RIGHT if title.startswith(">") else Align.LEFT
+    bare = title.removeprefix(">")
+    return Column(bare.removeprefix("+"), align, bare.startswith("+"))

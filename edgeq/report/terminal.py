@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -32,6 +33,7 @@ STYLES = {Tone.PLAIN: "", Tone.GOOD: "green", Tone.WARN: "yellow", Tone.BAD: "re
 SIGNS = {Tone.PLAIN: "", Tone.GOOD: "✓ ", Tone.WARN: "! ", Tone.BAD: "✗ ", Tone.MUTED: ""}
 LONGEST = 12
 """Rows of a table, or items of a list, shown when brief."""
+INDENT = 2
 _STEPS = " ▁▂▃▄▅▆▇█"
 
 
@@ -39,40 +41,69 @@ def render(document: Document, console: Console, *, brief: bool = True) -> None:
     """Prints a document.
 
     Args:
-        brief: leaves out the detail sections and cuts long tables, saying how much was cut.
+        brief: leaves out what is detail and cuts long tables, saying how much was cut.
     """
     console.print(Text(document.title, style="bold"))
-    console.print(
-        Text(SIGNS[document.verdict.tone] + document.verdict.text, style=STYLES[document.verdict.tone])
-    )
+    console.print(_signed(document.verdict.text, document.verdict.tone))
     for section in document.sections:
         if not (brief and section.detail):
             _section(section, console, brief)
 
 
 def _section(section: Section, console: Console, brief: bool) -> None:
-    shown = [made for block in section.blocks if (made := _RENDER[type(block)](block, brief)) is not None]
+    made = [(block, _RENDER[type(block)](block, brief)) for block in section.blocks]
+    shown = [(block, renderable) for block, renderable in made if renderable is not None]
     if not shown:
         return
     console.print()
     console.print(Text(section.title, style="bold"))
-    for renderable in shown:
-        console.print(Padding(renderable, (0, 0, 0, 2)))
+    for block, renderable in shown:
+        fits = Measurement.get(console, console.options, renderable).maximum <= console.width - INDENT
+        whole = renderable if fits or not isinstance(block, Table) else _records(block, brief)
+        console.print(Padding(whole, (0, 0, 0, INDENT), expand=False))
 
 
 def _table(block: Table, brief: bool) -> RenderableType:
+    kept = _kept(block, brief)
     table = RichTable(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption_justify="left"
     )
-    for column in block.columns:
+    for place in kept:
+        column = block.columns[place]
         justify = "right" if column.align is Align.RIGHT else "left"
-        table.add_column(Text(column.title), justify=justify, overflow="fold")  # type: ignore[arg-type]
-    rows = block.rows[:LONGEST] if brief else block.rows
-    for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
-    if len(rows) < len(block.rows):
-        table.caption = Text(f"… {len(block.rows) - len(rows)} more, see the report", style="dim")
+        table.add_column(Text(column.title), justify=justify)  # type: ignore[arg-type]
+    for row in _rows(block, brief):
+        table.add_row(*(_cell(row[place]) for place in kept))
+    table.caption = _cut(len(block.rows), brief)
     return table
+
+
+def _records(block: Table, brief: bool) -> RenderableType:
+    """A table that is too wide, one line per cell: every row under its first cell."""
+    table = RichTable(
+        box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left"
+    )
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    first, *rest = _kept(block, brief)
+    for row in _rows(block, brief):
+        table.add_row(Text(block.columns[first].title), _cell(row[first]))
+        for place in rest:
+            table.add_row(Text(f"  {block.columns[place].title}"), _cell(row[place]))
+    table.caption = _cut(len(block.rows), brief)
+    return table
+
+
+def _kept(block: Table, brief: bool) -> list[int]:
+    return [place for place, column in enumerate(block.columns) if not (brief and column.detail)]
+
+
+def _rows(block: Table, brief: bool) -> tuple[tuple[Cell, ...], ...]:
+    return block.rows[:LONGEST] if brief else block.rows
+
+
+def _cut(length: int, brief: bool) -> Text | None:
+    return Text(f"… {length - LONGEST} more in the report") if brief and length > LONGEST else None
 
 
 def _facts(block: Facts, brief: bool) -> RenderableType:
@@ -85,19 +116,17 @@ def _facts(block: Facts, brief: bool) -> RenderableType:
 
 
 def _note(block: Note, brief: bool) -> RenderableType:
-    return Text(SIGNS[block.tone] + block.text, style=STYLES[block.tone])
+    return _signed(block.text, block.tone)
 
 
 def _items(block: Items, brief: bool) -> RenderableType:
-    texts = block.texts[:LONGEST] if brief else block.texts
-    sign = SIGNS[block.tone] or "- "
-    table = RichTable(box=None, show_header=False, pad_edge=False, padding=0)
+    sign = Text(SIGNS[block.tone] or "- ", style=STYLES[block.tone])
+    table = RichTable(box=None, show_header=False, pad_edge=False, padding=0, caption_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for text in texts:
-        table.add_row(Text(sign, style=STYLES[block.tone]), Text(text, style=STYLES[block.tone]))
-    if len(texts) < len(block.texts):
-        table.add_row(Text("… "), Text(f"{len(block.texts) - len(texts)} more, see the report", style="dim"))
+    for text in block.texts[:LONGEST] if brief else block.texts:
+        table.add_row(sign, Text(text, style=STYLES[block.tone]))
+    table.caption = _cut(len(block.texts), brief)
     return table
 
 
@@ -105,7 +134,7 @@ def _histogram(block: Histogram, brief: bool) -> RenderableType:
     """One line of eighth blocks; an occupied bin is never blank."""
     most = max(block.counts, default=0) or 1
     line = "".join(_STEPS[-(-count * 8 // most)] for count in block.counts)
-    return Text.assemble((f"{block.low_text} ", "dim"), line, (f" {block.high_text}", "dim"))
+    return Text.assemble((f"{block.title}\n{block.low_text} ", "dim"), line, (f" {block.high_text}", "dim"))
 
 
 def _undrawn(block: Bars | Levels, brief: bool) -> None:
@@ -114,6 +143,10 @@ def _undrawn(block: Bars | Levels, brief: bool) -> None:
 
 def _cell(cell: Cell) -> Text:
     return Text(cell.text, style=STYLES[cell.tone])
+
+
+def _signed(text: str, tone: Tone) -> Text:
+    return Text(SIGNS[tone] + text, style=STYLES[tone])
 
 
 _RENDER: dict[type[Block], Callable[[Any, bool], RenderableType | None]] = {

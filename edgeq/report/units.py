@@ -49,6 +49,11 @@ def energy(mj: float) -> str:
     return _scaled(mj, (("J", 1e3), ("mJ", 1.0), ("µJ", 1e-3)))
 
 
+def energy_within(mj: float, uncertainty_mj: float) -> str:
+    """Millijoules with their uncertainty to two significant digits: 21.40 ± 0.90 mJ."""
+    return _within(mj, uncertainty_mj, (("J", 1e3), ("mJ", 1.0), ("µJ", 1e-3)))
+
+
 def power(w: float) -> str:
     """Watts as mW or W."""
     return _scaled(w, (("W", 1.0), ("mW", 1e-3)))
@@ -109,6 +114,14 @@ def interval(low: float, high: float, write: Callable[[float], str]) -> str:
 def maybe(value: T | None, write: Callable[[T], str]) -> str:
     """What `write` makes of the value, or a dash when there is none."""
     return DASH if value is None else write(value)
+
+
+def _within(value: float, uncertainty: float, units: tuple[tuple[str, float], ...]) -> str:
+    """Both in the unit that fits the value, and with the same number of decimals."""
+    name, factor = next((unit for unit in units if _rounded(value) >= unit[1]), units[-1])
+    within = uncertainty / factor
+    decimals = max(0, 1 - _exponent(within, 2)) if within else 2
+    return f"{value / factor:,.{decimals}f} ± {within:,.{decimals}f} {name}".replace("-", "−")
 
 
 def _exponent(value: float, digits: int) -> int:

@@ -1,0 +1,160 @@
+"""RunFigures → Document: how fast, how accurate, at what energy, and how far to trust it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from edgeq.report.document import (
+    Block,
+    Cell,
+    Document,
+    Facts,
+    Items,
+    Note,
+    Section,
+    Table,
+    Tone,
+    Verdict,
+    columns,
+    number,
+)
+from edgeq.report.environment import environment
+from edgeq.report.power import power_blocks
+from edgeq.report.timing import NOT_LATENCY, distributions, latencies, loading, operators, roofline
+from edgeq.report.units import (
+    DASH,
+    count,
+    decibel,
+    duration,
+    interval,
+    maybe,
+    percent,
+    plural,
+    ratio,
+)
+
+if TYPE_CHECKING:
+    from edgeq.measure.figures import (
+        AccuracyFigure,
+        RunFigures,
+        SpeedUpFigure,
+        VariantFigures,
+    )
+
+
+def document(figures: RunFigures, *, run_id: str = "") -> Document:
+    """The run report."""
+    sections = (
+        Section("Summary", (_summary(figures, run_id),)),
+        Section("Latency", latencies(figures)),
+        Section("Accuracy on the device", _accuracy(figures)),
+        Section("Energy", power_blocks(figures)),
+        Section("What to know", _caveats(figures)),
+        Section("Loading and memory", loading(figures), detail=True),
+        Section("Distribution of latencies", distributions(figures), detail=True),
+        *(operators(variant) for variant in figures.variants),
+        Section("Against the processor's peak", roofline(figures), detail=True),
+        Section("Environment", environment(figures.environment), detail=True),
+    )
+    return Document(
+        title=f"{figures.artifact} on {figures.device}",
+        subtitle=f"edgeq run report{f' {run_id}' if run_id else ''}, {_when(figures.started_unix_s)}",
+        verdict=verdict(figures),
+        sections=tuple(section for section in sections if section.blocks),
+    )
+
+
+def verdict(figures: RunFigures) -> Verdict:
+    """The best integer variant against float, or why there is none."""
+    failed = [variant for variant in figures.variants if variant.status == "failed"]
+    done = {variant.name: variant for variant in figures.variants if variant.latency}
+    if failed and not done:
+        return Verdict(f"{plural(len(failed), 'variant')} failed: {failed[0].reason}", Tone.BAD)
+    if not figures.latency_valid:
+        return Verdict(NOT_LATENCY, Tone.WARN)
+    ranked = sorted(
+        (item for item in figures.speed_ups if item.variant in done),
+        key=lambda item: _p90(done[item.variant]),
+    )
+    tone = Tone.WARN if figures.warnings or failed or figures.environment.throttled else Tone.GOOD
+    if ranked:
+        return _against_float(ranked[0], done[ranked[0].variant], tone)
+    if done:
+        fastest = min(done.values(), key=_p90)
+        return Verdict(
+            f"{fastest.name} takes {duration(_p90(fastest))} (p90). No float model to compare it with.", tone
+        )
+    return Verdict("No latency was measured.", tone)
+
+
+def _against_float(best: SpeedUpFigure, variant: VariantFigures, tone: Tone) -> Verdict:
+    within = interval(best.interval.low, best.interval.high, ratio)
+    taken = f"{best.variant} takes {duration(_p90(variant))} (p90)"
+    if not best.decided:
+        return Verdict(f"{taken}; whether that is faster than float is undecided ({within}).", Tone.WARN)
+    if best.ratio < 1:
+        slower = interval(1 / best.interval.high, 1 / best.interval.low, ratio)
+        return Verdict(f"{taken}, {ratio(1 / best.ratio)} slower than float ({slower}).", Tone.BAD)
+    return Verdict(f"{taken}, {ratio(best.ratio)} faster than float ({within}).", tone)
+
+
+def _p90(variant: VariantFigures) -> float:
+    return variant.latency.p90_ns if variant.latency else float("inf")
+
+
+def _when(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _summary(figures: RunFigures, run_id: str) -> Facts:
+    pairs = [
+        ("Run", Cell(run_id)),
+        ("Artifact", Cell(figures.artifact)),
+        ("Device", Cell(f"{figures.device} (profile {figures.profile}), {figures.environment.cpu_model}")),
+        ("Started", Cell(_when(figures.started_unix_s))),
+        ("Samples", Cell(_samples(figures), tone=Tone.PLAIN if figures.samples else Tone.MUTED)),
+    ]
+    return Facts(tuple(pair for pair in pairs if pair[1].text))
+
+
+def _samples(figures: RunFigures) -> str:
+    if not figures.samples:
+        return "none: accuracy was not measured (--data gives samples)"
+    return f"{count(figures.samples)}, preprocess {figures.preprocess or 'none'}"
+
+
+def _accuracy(figures: RunFigures) -> tuple[Block, ...]:
+    known = [(variant, variant.accuracy) for variant in figures.variants if variant.accuracy]
+    if not known:
+        return ()
+    heads = columns("Variant", ">Samples", ">Top-1", ">95 %", ">Top-5", ">Agreement", ">SQNR", "Against")
+    caption = "Agreement and SQNR: against the float variant of the same engine, on the device's own outputs."
+    return (Table(heads, tuple(_accuracy_row(variant.name, figure) for variant, figure in known), caption),)
+
+
+def _accuracy_row(name: str, figure: AccuracyFigure) -> tuple[Cell, ...]:
+    within = figure.top1_interval
+    return (
+        Cell(name),
+        number(count(figure.samples), figure.samples),
+        number(maybe(figure.top1, percent), figure.top1),
+        Cell(interval(within.low, within.high, percent) if within else DASH),
+        number(maybe(figure.top5, percent), figure.top5),
+        number(maybe(figure.agreement, percent), figure.agreement),
+        number(maybe(figure.sqnr_db, decibel), figure.sqnr_db),
+        Cell(figure.reference or DASH),
+    )
+
+
+def _caveats(figures: RunFigures) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    failed = [variant for variant in figures.variants if variant.status == "failed"]
+    if failed:
+        rows = tuple((Cell(variant.name, tone=Tone.BAD), Cell(variant.reason)) for variant in failed)
+        blocks.append(Table(columns("Failed", "Why"), rows))
+    if figures.environment.throttled:
+        blocks.append(Note("The device throttled during the run: it is slower than it can be.", Tone.WARN))
+    if figures.warnings:
+        blocks.append(Items(figures.warnings, Tone.WARN))
+    return tuple(blocks)
