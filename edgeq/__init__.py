@@ -1,1 +1,36 @@
-"""edgeq: from a trained float model to an INT8 model that runs fast on a named device, proven there."""
+"""edgeq: from a trained float model to an INT8 model that runs fast on a named device, proven there.
+
+Names are loaded when they are first used, so that importing edgeq costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeq.artifact import Artifact as Artifact
+    from edgeq.conversion import Conversion as Conversion
+    from edgeq.conversion import convert as convert
+    from edgeq.errors import EdgeqError as EdgeqError
+    from edgeq.quantize.plan import Plan as Plan
+    from edgeq.quantize.plan import Quant as Quant
+    from edgeq.quantize.recipe import Recipe as Recipe
+
+_HOME = {
+    "Artifact": "artifact",
+    "Conversion": "conversion",
+    "EdgeqError": "errors",
+    "Plan": "quantize.plan",
+    "Quant": "quantize.plan",
+    "Recipe": "quantize.recipe",
+    "convert": "conversion",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the list
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

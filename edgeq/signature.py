@@ -33,6 +33,11 @@ class TensorSpec:
         """The shape of one sample, without the batch axis."""
         return self.shape[1:]
 
+    @property
+    def channels(self) -> int:
+        """The number of colour channels of an image tensor."""
+        return self.shape[1 if self.layout is Layout.NCHW else -1]
+
 
 def image_layout(shape: tuple[int, ...]) -> Layout:
     """The axis order of a rank-4 shape, told by where the 1, 3 or 4 channels are; AS_IS for no image."""

@@ -1,0 +1,207 @@
+"""convert: a trained model → one graph, one plan, every dialect, run and checked before it is handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+from edgeq import artifact as artifacts
+from edgeq.artifact import Artifact
+from edgeq.devices.profile import DeviceProfile, load_profile
+from edgeq.errors import UsageError
+from edgeq.figures import ConversionFigures, Format
+from edgeq.noise import NoiseSamples
+from edgeq.preprocess import Preprocess, load_preprocess
+from edgeq.progress import SILENT, Progress
+from edgeq.quantize.dialect import Activations, IoType, WeightGranularity
+from edgeq.quantize.recipe import Recipe
+from edgeq.runners.trace import Layout
+from edgeq.samples import Sample, SampleSource, open_samples
+from edgeq.signature import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.quantize.statistics import Statistics
+    from edgeq.writing import Files
+
+DEFAULT_FORMATS = (Format.TFLITE, Format.ONNX)
+
+Bounds = dict[str, tuple[float, float]]
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` gives back: the artifact on disk and the figures of its report."""
+
+    artifact: Artifact
+    figures: ConversionFigures
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, every name looked up and every default filled in."""
+
+    model: Path
+    calibration: Path | None
+    preprocess: Preprocess | None
+    recipe: Recipe
+    target: DeviceProfile
+    formats: tuple[Format, ...]
+    out: Path
+    labels_from: str | None
+
+
+def convert(  # noqa: PLR0913  the options of the command line, all by keyword
+    model: Path | str,
+    *,
+    calibration: Path | str | None = None,
+    preprocess: str | None = None,
+    recipe: str | None = None,
+    target: str | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    out: Path | str | None = None,
+    labels_from: str | None = None,
+    io: str | None = None,
+    progress: Progress = SILENT,
+) -> Conversion:
+    """Converts a trained float model to INT8 models of one plan and verifies them by running them.
+
+    Args:
+        model: .h5, .keras or .onnx.
+        calibration: a folder of images or an .npz of model inputs; None derives the ranges from the
+            model's batch-norm statistics (data-free).
+        preprocess: torch, tf, caffe, raw or a TOML file; images need one.
+        recipe: fast, balanced, best or a TOML file.
+        target: a device profile, which chooses the dialect.
+        formats: which integer files to write; a float file is always beside them.
+        out: the artifact's folder, build/<stem> unless told.
+        labels_from: "name" takes labels from file names.
+        io: float32, int8 or uint8 inputs and outputs of the TFLite file.
+
+    Raises:
+        ModelError: the model cannot be read or has unsupported parts.
+        UsageError: an option or the data cannot be used as given.
+    """
+    path = Path(model)
+    profile = load_profile(target or "host")
+    request = Request(
+        model=path,
+        calibration=None if calibration is None else Path(calibration),
+        preprocess=None if preprocess is None else load_preprocess(preprocess),
+        recipe=_recipe(recipe, profile, io),
+        target=profile,
+        formats=tuple(dict.fromkeys(_choice(Format, name, "--format") for name in formats)),
+        out=Path(out) if out is not None else Path("build") / path.stem,
+        labels_from=labels_from,
+    )
+    return _convert(request, progress)
+
+
+def _convert(request: Request, progress: Progress) -> Conversion:
+    from edgeq.formats import read_source
+    from edgeq.graph import canonicalise
+    from edgeq.quantize import make_plan
+    from edgeq.summary import about, figures, write_report
+    from edgeq.verify import verify
+    from edgeq.writing import input_specs, write_models
+
+    watch = _Stopwatch(progress)
+    watch.start("read")
+    source = read_source(request.model)
+    watch.start("rewrite")
+    graph = canonicalise(source)
+    inputs = input_specs(graph)
+    bounds = _bounds(inputs, request.preprocess)
+    data = _open(inputs, request)
+    watch.start("calibrate", None if data is None else len(data))
+    statistics = _statistics(graph, data, bounds, request.recipe, progress)
+    watch.start("plan")
+    prepared, plan = make_plan(graph, statistics, request.recipe)
+    with artifacts.draft(request.out) as folder:
+        watch.start("write")
+        models = write_models(graph, prepared, plan, _files(request), folder)
+        (folder / artifacts.PLAN).write_text(plan.to_json() + "\n", "utf-8")
+        samples = data if data is not None else NoiseSamples(inputs, bounds)
+        watch.start("verify", len(samples))
+        shown = verify(prepared, plan, models, samples, inputs, progress)
+        result = figures(request, source, prepared, plan, shown, watch.seconds())
+        write_report(result, folder)
+        artifacts.seal(folder, models, about(request, inputs, result))
+    return Conversion(Artifact.open(request.out), result)
+
+
+def _recipe(given: str | None, target: DeviceProfile, io: str | None) -> Recipe:
+    """The recipe with what the target wants wherever the user has not said otherwise."""
+    recipe = Recipe.load(given or "balanced")
+    if recipe.activations is None:
+        recipe = replace(recipe, activations=target.dialect.onnx_activations)
+    if target.dialect.weights is WeightGranularity.PER_TENSOR:
+        recipe = replace(recipe, weights=WeightGranularity.PER_TENSOR)
+    return recipe if io is None else replace(recipe, io=_choice(IoType, io, "--io"))
+
+
+def _files(request: Request) -> Files:
+    from edgeq.writing import Files
+
+    activations = request.recipe.activations or Activations.U8
+    return Files(request.model.stem, request.formats, request.recipe.io, activations)
+
+
+def _open(inputs: tuple[TensorSpec, ...], request: Request) -> SampleSource | None:
+    if request.calibration is None:
+        return None
+    return open_samples(request.calibration, inputs, request.preprocess, request.labels_from)
+
+
+def _bounds(inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None) -> Bounds:
+    """Input name → the least and the greatest value it takes, where a preprocess tells."""
+    if preprocess is None:
+        return {}
+    images = [spec for spec in inputs if spec.layout is not Layout.AS_IS]
+    return {spec.name: preprocess.bounds(spec.channels) for spec in images}
+
+
+def _statistics(
+    graph: ir.Model, data: SampleSource | None, bounds: Bounds, recipe: Recipe, progress: Progress
+) -> Statistics:
+    from edgeq.quantize import batch_norm_statistics, calibrate
+
+    if data is None:
+        return batch_norm_statistics(graph, bounds)
+    return calibrate(graph, _counted(data, progress), recipe)
+
+
+def _counted(samples: SampleSource, progress: Progress) -> Iterator[Sample]:
+    for sample in samples:
+        yield sample
+        progress.advance()
+
+
+class _Stopwatch:
+    """Tells the listener of each stage and keeps its seconds; a stage ends where the next one starts."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._starts: list[tuple[str, float]] = []
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        self._starts.append((stage, perf_counter()))
+        self._progress.stage(stage, total)
+
+    def seconds(self) -> dict[str, float]:
+        ends = [start for _, start in self._starts[1:]] + [perf_counter()]
+        return {name: end - start for (name, start), end in zip(self._starts, ends, strict=True)}
+
+
+def _choice(kind: type[Choice], given: str, option: str) -> Choice:
+    try:
+        return kind(given)
+    except ValueError as error:
+        hint = f"choose from {', '.join(kind)}"
+        raise UsageError(f"{given!r} is no choice", where=option, hint=hint) from error

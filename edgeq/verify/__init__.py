@@ -1,0 +1,83 @@
+"""Runs the written files on samples: agreement with float, parity between the runtimes, drift per layer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgeq.artifact import ModelFile
+from edgeq.figures import AgreementFigure, FileFigure, Format, LayerFigure, ParityFigure, Precision
+from edgeq.progress import SILENT, Progress
+from edgeq.quantize.plan import Plan
+from edgeq.samples import SampleSource
+from edgeq.signature import TensorSpec
+from edgeq.verify.agreement import AgreementTally
+from edgeq.verify.drift import Drift
+from edgeq.verify.inspect import inspect
+from edgeq.verify.loaded import Loaded
+from edgeq.verify.parity import ParityTally, integer_files
+
+DRIFT_SAMPLES = 8
+"""Drift per layer is averaged over this many samples: enough for a ranking, bounded in time."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What running the files has shown."""
+
+    files: tuple[FileFigure, ...]
+    agreement: tuple[AgreementFigure, ...]
+    parity: ParityFigure | None
+    layers: tuple[LayerFigure, ...]
+
+
+def verify(
+    graph: ir.Model,
+    plan: Plan,
+    models: Sequence[ModelFile],
+    samples: SampleSource,
+    inputs: Sequence[TensorSpec],
+    progress: Progress = SILENT,
+) -> Verification:
+    """Runs every file over all samples, in one pass and bounded memory.
+
+    Args:
+        graph: the float graph that plan and files belong to.
+        models: the files as written; the float ONNX file is the reference and has to be among them.
+        samples: in the source model's own form, which `inputs` tells.
+
+    Raises:
+        ModelError: a runtime refuses a file.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        loaded = [Loaded.open(model) for model in models]
+        reference = next(m for m in loaded if _is(m.file, Format.ONNX, Precision.FLOAT32))
+        tallies = {m: AgreementTally(m.file.name) for m in loaded if m.file.precision is Precision.INT8}
+        parity = ParityTally(integer_files(graph, plan, list(tallies), scratch), plan)
+        drift = Drift(graph, plan, scratch)
+        progress.stage("verify", len(samples))
+        labels = samples.labels
+        for index, sample in enumerate(samples):
+            expected = reference.run(sample, inputs)
+            for model, tally in tallies.items():
+                label = None if labels is None else int(labels[index])
+                tally.add(expected[0], model.run(sample, inputs)[0], label)
+            parity.add(sample, inputs)
+            if index < DRIFT_SAMPLES:
+                drift.add(sample)
+            progress.advance()
+        return Verification(
+            files=tuple(inspect(model, scratch) for model in models),
+            agreement=tuple(tally.figure() for tally in tallies.values()),
+            parity=parity.figure(),
+            layers=drift.figures(),
+        )
+
+
+def _is(file: ModelFile, format: Format, precision: Precision) -> bool:  # noqa: A002
+    return (file.format, file.precision) == (format, precision)
