@@ -1,0 +1,89 @@
+"""The order of the passes, and the fixed point of them all."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeq.errors import ModelError
+from edgeq.graph.activations import find_hard_sigmoids, find_hard_swishes, normalize_clamps, normalize_softmax
+from edgeq.graph.batch_norm import split_batch_norms
+from edgeq.graph.constants import fold_constants, lift_constants
+from edgeq.graph.dead import remove_dead
+from edgeq.graph.fold_affine import fold_into_next, fold_into_previous, join_affine
+from edgeq.graph.gemm import normalize_gemms
+from edgeq.graph.identity import remove_identities
+from edgeq.graph.infer import infer_shapes
+from edgeq.graph.names import unify_names
+from edgeq.graph.padding import absorb_padding, explicit_padding
+from edgeq.graph.pooling import globalize_pools
+from edgeq.graph.reshapes import normalize_reshapes
+from edgeq.graph.rewrite import Pass
+from edgeq.graph.shapes import resolve_shapes
+from edgeq.graph.transposes import merge_transposes, name_results, raise_transposes, sink_transposes
+
+_SETTLE: tuple[Pass, ...] = (
+    lift_constants,
+    resolve_shapes,
+    fold_constants,
+    remove_identities,
+    name_results,
+    sink_transposes,
+    raise_transposes,
+    merge_transposes,
+    normalize_reshapes,
+    explicit_padding,
+    absorb_padding,
+    normalize_gemms,
+    globalize_pools,
+    normalize_softmax,
+    normalize_clamps,
+    find_hard_swishes,
+    find_hard_sigmoids,
+    split_batch_norms,
+    fold_into_previous,
+    fold_into_next,
+    remove_dead,
+)
+_FINISH: tuple[Pass, ...] = (join_affine, unify_names)
+PASSES = _SETTLE + _FINISH
+"""Every pass, in order. The last ones wait until all others have come to rest."""
+
+MAX_ROUNDS = 50
+
+
+def canonicalise(model: ir.Model) -> ir.Model:
+    """The canonical form of a float graph (docs/architecture.md), by all passes to a fixed point.
+
+    Args:
+        model: a float32 model of opset `OPSET`; it is not changed.
+
+    Returns:
+        A new model with shapes for every value. Input and output names are the old ones.
+
+    Raises:
+        ModelError: the passes do not come to rest, which is a defect of edgeq's.
+    """
+    result = model.clone()
+    _settle(result, _SETTLE)
+    if _round(result, _FINISH):
+        _settle(result, PASSES)
+    return result
+
+
+def _settle(model: ir.Model, passes: tuple[Pass, ...]) -> None:
+    for _ in range(MAX_ROUNDS):
+        infer_shapes(model)
+        if not _round(model, passes):
+            return
+    raise ModelError(
+        f"the graph does not come to rest after {MAX_ROUNDS} rounds of rewriting",
+        where=model.graph.name or "",
+        hint="this is a defect in edgeq: please report it with the model",
+    )
+
+
+def _round(model: ir.Model, passes: tuple[Pass, ...]) -> bool:
+    changed = False
+    for step in passes:
+        changed |= step.apply(model.graph)
+    return changed

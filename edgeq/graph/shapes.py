@@ -1,0 +1,197 @@
+"""Shape arithmetic: chains of Shape, Gather, Concat … over dimensions become constants, also with an open batch.
+
+Exporters compute the target of a Reshape from the shape of the input at run time. Where only the
+batch is open, such a chain says no more than "the batch, then these numbers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq.graph.rewrite import (
+    array,
+    dims,
+    each_node,
+    initializer,
+    integer,
+    operand,
+    set_constant,
+)
+
+Entries = NDArray[np.object_]
+"""Integers with holes: int where known, str for a symbolic dimension, None for anything else."""
+
+
+@each_node
+def resolve_shapes(graph: ir.Graph, node: ir.Node) -> bool:
+    """Makes shape arithmetic with a known result a constant, and writes every Reshape with a constant target.
+
+    The target of a Reshape is canonical: 0 for the batch in first place, -1 for whatever stays open
+    (the batch elsewhere), and numbers.
+    """
+    if node.op_type == "Reshape":
+        return _constant_target(graph, node)
+    if node.op_type not in _ARITHMETIC or node.outputs[0].dtype != ir.DataType.INT64:
+        return False
+    entries = _entries(node.outputs[0])
+    if entries is None or node.outputs[0].is_graph_output():
+        return False
+    if not all(isinstance(entry, int) for entry in entries.flat):
+        return False
+    result = node.outputs[0]
+    name = result.name or f"{node.name}/folded"
+    result.name = f"{name}/replaced"
+    result.replace_all_uses_with(initializer(graph, name, entries.astype(np.int64)))
+    graph.remove(node, safe=True)
+    return True
+
+
+def _constant_target(graph: ir.Graph, node: ir.Node) -> bool:
+    before, wanted = dims(node.inputs[0]), _entries(operand(node, 1))
+    if before is None or wanted is None or wanted.ndim != 1 or integer(node, "allowzero", 0):
+        return False
+    target = reshape_target(before, tuple(wanted))
+    if target is None:
+        return False
+    constant = array(operand(node, 1))
+    if constant is not None and constant.tolist() == list(target):
+        return False
+    set_constant(graph, node, 1, np.asarray(target, np.int64), f"{node.name}/shape")
+    return True
+
+
+def reshape_target(
+    before: tuple[int | str | None, ...], wanted: tuple[int | str | None, ...]
+) -> tuple[int, ...] | None:
+    """The canonical target of a Reshape, or None if more than the batch is open.
+
+    Args:
+        before: the input's dimensions.
+        wanted: the target as ONNX has it (0 copies, -1 fills) with symbolic or unknown entries.
+    """
+    if not all(isinstance(d, int) for d in before[1:]) or (before and before[0] is None):
+        return None
+    batch = before[0] if before and isinstance(before[0], str) else None
+    sides = [before[i] if entry == 0 and i < len(before) else entry for i, entry in enumerate(wanted)]
+    open_at = [
+        i for i, side in enumerate(sides) if side != batch and not (isinstance(side, int) and side >= 0)
+    ]
+    has_batch = batch is not None and batch in sides
+    if len(open_at) > 1 or (batch is not None and sides.count(batch) > 1):
+        return None
+    if open_at:
+        whole = int(np.prod([d for d in before if isinstance(d, int)], dtype=np.int64))
+        known = int(np.prod([d for d in sides if isinstance(d, int) and d >= 0], dtype=np.int64))
+        if batch is None or has_batch:
+            if known == 0 or whole % known:
+                return None
+            sides[open_at[0]] = whole // known
+        else:
+            sides[open_at[0]] = batch if known == whole else -1
+    return tuple(_encode(side, i) for i, side in enumerate(sides))
+
+
+def _encode(side: int | str | None, index: int) -> int:
+    if isinstance(side, int):
+        return side
+    return 0 if index == 0 else -1
+
+
+def _entries(value: ir.Value | None) -> Entries | None:
+    """What an integer value holds, as far as it follows from shapes."""
+    if value is None:
+        return None
+    constant = array(value)
+    if constant is not None:
+        return constant.astype(object) if constant.dtype.kind == "i" and constant.ndim <= 1 else None
+    node = value.producer()
+    compute = _ARITHMETIC.get(node.op_type) if node is not None else None
+    if node is None or compute is None:
+        return None
+    try:
+        return compute(node)
+    except (IndexError, TypeError, ValueError):  # a chain that is no shape arithmetic after all
+        return None
+
+
+def _shape(node: ir.Node) -> Entries | None:
+    shape = dims(node.inputs[0])
+    if shape is None:
+        return None
+    entries = np.empty(len(shape), object)
+    entries[:] = shape
+    return entries[integer(node, "start", 0) : integer(node, "end", len(shape))]
+
+
+def _first(node: ir.Node) -> Entries | None:
+    return _entries(node.inputs[0])
+
+
+def _gather(node: ir.Node) -> Entries | None:
+    source, index = _entries(node.inputs[0]), array(operand(node, 1))
+    return None if source is None or index is None else np.asarray(source[index.astype(np.int64)], object)
+
+
+def _slice(node: ir.Node) -> Entries | None:
+    source = _entries(node.inputs[0])
+    start, end, step = (array(operand(node, index)) for index in (1, 2, 4))
+    if source is None or start is None or end is None or start.size != 1:
+        return None
+    stride = 1 if step is None else int(step.reshape(()))
+    return source[int(start.reshape(())) : int(end.reshape(())) : stride]
+
+
+def _concat(node: ir.Node) -> Entries | None:
+    parts = [_entries(value) for value in node.inputs]
+    return None if any(p is None for p in parts) else np.concatenate([p for p in parts if p is not None])
+
+
+def _to_vector(node: ir.Node) -> Entries | None:
+    source = _entries(node.inputs[0])
+    return None if source is None or source.size != 1 else source.reshape(1)
+
+
+def _to_scalar(node: ir.Node) -> Entries | None:
+    source = _entries(node.inputs[0])
+    return None if source is None or source.size != 1 else source.reshape(())
+
+
+def _reshape(node: ir.Node) -> Entries | None:
+    source, target = _entries(node.inputs[0]), array(operand(node, 1))
+    return None if source is None or target is None else source.reshape(tuple(target))
+
+
+def _arithmetic(combine: Callable[[Any, Any], Any]) -> Callable[[ir.Node], Entries | None]:
+    def compute(node: ir.Node) -> Entries | None:
+        left, right = _entries(node.inputs[0]), _entries(operand(node, 1))
+        if left is None or right is None:
+            return None
+        pairs = np.broadcast(left, right)
+        both = [combine(a, b) if isinstance(a, int) and isinstance(b, int) else None for a, b in pairs]
+        result = np.empty(len(both), object)
+        result[:] = both
+        return result.reshape(pairs.shape)
+
+    return compute
+
+
+_ARITHMETIC: dict[str, Callable[[ir.Node], Entries | None]] = {
+    "Shape": _shape,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Unsqueeze": _to_vector,
+    "Squeeze": _to_scalar,
+    "Reshape": _reshape,
+    "Cast": _first,
+    "Identity": _first,
+    "Add": _arithmetic(lambda a, b: a + b),
+    "Sub": _arithmetic(lambda a, b: a - b),
+    "Mul": _arithmetic(lambda a, b: a * b),
+    "Div": _arithmetic(lambda a, b: int(a / b)),
+}
