@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,16 @@ from edgeq.samples import Packed, Sample
 from edgeq.signature import OPEN, TensorSpec
 
 SEED = 20261122
+UNKNOWN = (-1.0, 1.0)
+"""Bounds of an input of which nothing is known."""
 
 
 @dataclass(frozen=True)
 class NoiseSamples:
-    """Uniform noise between the bounds of each input; the same at every pass and on every machine."""
+    """Uniform noise between the bounds of each input, by name; the same at every pass and on every machine."""
 
     inputs: tuple[TensorSpec, ...]
-    bounds: tuple[tuple[float, float], ...]
+    bounds: Mapping[str, tuple[float, float]]
     count: int = 16
 
     def __len__(self) -> int:
@@ -29,8 +31,10 @@ class NoiseSamples:
         random = np.random.default_rng(SEED)
         for _ in range(self.count):
             yield {
-                spec.name: random.uniform(low, high, _shape(spec)).astype(np.float32)
-                for spec, (low, high) in zip(self.inputs, self.bounds, strict=True)
+                spec.name: random.uniform(*self.bounds.get(spec.name, UNKNOWN), _shape(spec)).astype(
+                    np.float32
+                )
+                for spec in self.inputs
             }
 
     @property
@@ -39,11 +43,10 @@ class NoiseSamples:
         return None
 
     @property
-    def packed(self) -> Sequence[Packed]:
+    def packed(self) -> tuple[Packed, ...]:
         """Float32, as it comes."""
-        return tuple(
-            Packed(spec.name, _shape(spec)[1:], "float32", None, image=False) for spec in self.inputs
-        )
+        shapes = {spec.name: _shape(spec)[1:] for spec in self.inputs}
+        return tuple(Packed(name, shape, "float32", None, image=False) for name, shape in shapes.items())
 
     def raw(self, name: str) -> Iterator[bytes]:
         """The items of each sample of one input."""

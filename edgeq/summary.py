@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgeq.artifact import digest
+from edgeq.artifact import REPORT, digest
 from edgeq.figures import ConversionFigures, LayerFigure, Precision
 from edgeq.quantize.plan import Calibrated, Plan
+from edgeq.report import conversion, html
 from edgeq.report.plain import plain
 from edgeq.signature import TensorSpec
 from edgeq.verify import Verification
@@ -128,3 +130,8 @@ def about(request: Request, inputs: tuple[TensorSpec, ...], result: ConversionFi
 
 def _unseen(layer: LayerFigure) -> LayerFigure:
     return replace(layer, sqnr_db=None, saturated=None)
+
+
+def write_report(result: ConversionFigures, folder: Path) -> None:
+    """The one-file HTML report beside the models."""
+    (folder / REPORT).write_text(html.render(conversion.document(result)), "utf-8")

@@ -57,7 +57,7 @@ def write_models(
 
 
 def input_specs(graph: ir.Model) -> tuple[TensorSpec, ...]:
-    """What the source model takes. The axis order of images follows from what convolves them, else from the shape."""
+    """What the source model takes; images have the axis order of what convolves them, else of their shape."""
     stored = tflite.input_layouts(graph)
     return tuple(_input(value, stored[str(value.name)]) for value in graph.graph.inputs)
 

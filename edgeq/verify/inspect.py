@@ -54,7 +54,7 @@ def _onnx_bytes(model: ir.Model) -> tuple[int, int]:
 
 
 def _float_nodes(model: ir.Model) -> list[str]:
-    """Operators that compute on floats, told by following types from the inputs: an optimised file has none."""
+    """Operators that compute on floats, told by following types from the inputs: the file states none."""
     is_float = {value.name: value.dtype == ir.DataType.FLOAT for value in model.graph.inputs}
     is_float |= {name: value.dtype == ir.DataType.FLOAT for name, value in model.graph.initializers.items()}
     found = []
