@@ -18,7 +18,7 @@ UNKNOWN = (-1.0, 1.0)
 
 @dataclass(frozen=True)
 class NoiseSamples:
-    """Uniform noise between the bounds of each input, by name; the same at every pass and on every machine."""
+    """Uniform noise between the bounds of each input, by name; the same at every pass."""
 
     inputs: tuple[TensorSpec, ...]
     bounds: Mapping[str, tuple[float, float]]
