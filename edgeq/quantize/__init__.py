@@ -1,4 +1,4 @@
-"""The numerics: which integers stand for which reals. `calibrate` or `batch_norm_statistics`, then `make_plan`.
+"""Which integers stand for which reals: `calibrate` or `batch_norm_statistics`, then `make_plan`.
 
 Names are loaded when first used, so that the enums of `edgeq.quantize.dialect` cost no NumPy.
 """

@@ -285,7 +285,9 @@ def _weight_grids(
 ) -> dict[str, Quant]:
     data, weight = node.inputs[0], node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    assert data is not None and weight is not None and weight.const_value is not None
+    assert data is not None
+    assert weight is not None
+    assert weight.const_value is not None
     scale_in = grids[layout.root(data)].scale[0]
     scale_out = grids[layout.root(layout.output_of(node))].scale[0]
     axis = _channel_axis(node) if recipe.weights is WeightGranularity.PER_CHANNEL else None
@@ -306,4 +308,4 @@ def _channel_axis(node: ir.Node) -> int | None:
         return 0
     if node.op_type == "ConvTranspose":
         return 1 if node.attributes.get_int("group", 1) == 1 else None
-    return 0 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) else 1
+    return 0 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1 else 1

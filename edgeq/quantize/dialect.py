@@ -1,4 +1,4 @@
-"""The choices a runtime or device imposes on one plan: how activations, weights, inputs and outputs are stored."""
+"""What a runtime or device imposes on a plan: how activations, weights, inputs and outputs are stored."""
 
 from __future__ import annotations
 

@@ -18,12 +18,14 @@ from edgeq.quantize.plan import Quant
 
 Ints = NDArray[np.int64]
 
+Reals = NDArray[np.float32]
+
 _F32 = np.float32
 
 
 def xnnpack_add(a: Ints, b: Ints, qa: Quant, qb: Quant, out: Quant) -> Ints:
     """XNNPACK's qs8 vadd: multipliers of 21 bits, one shift, halves rounded up."""
-    ratio_a, ratio_b = _F32(qa.scale[0]) / _F32(out.scale[0]), _F32(qb.scale[0]) / _F32(out.scale[0])
+    ratio_a, ratio_b = np.asarray(_scale(qa) / _scale(out)), np.asarray(_scale(qb) / _scale(out))
     exponent = int(np.frexp(max(ratio_a, ratio_b))[1]) - 1
     shift = 20 - exponent
     multiplier_a = int(np.rint(np.ldexp(float(ratio_a), shift)))
@@ -38,9 +40,9 @@ def ort_add(a: Ints, b: Ints, qa: Quant, qb: Quant, out: Quant) -> Iterator[Ints
     The dialects differ because zero points enter the float sum; processors with fused multiply-add round
     once where others round twice; a broadcast operand is added first.
     """
-    ratio_a, ratio_b = _F32(qa.scale[0]) / _F32(out.scale[0]), _F32(qb.scale[0]) / _F32(out.scale[0])
+    ratio_a, ratio_b = np.asarray(_scale(qa) / _scale(out)), np.asarray(_scale(qb) / _scale(out))
     for offset in (128, 0):
-        za, zb, zo = (_F32(q.zero_point[0] + offset) for q in (qa, qb, out))
+        za, zb, zo = (np.asarray(q.zero_point[0] + offset, _F32) for q in (qa, qb, out))
         fa, fb = (a + offset).astype(_F32), (b + offset).astype(_F32)
         for product in (_fused, _separate):
             zeros = product(ratio_a, za, ratio_b * zb)
@@ -52,30 +54,34 @@ def ort_add(a: Ints, b: Ints, qa: Quant, qb: Quant, out: Quant) -> Iterator[Ints
 
 def xnnpack_mul(a: Ints, b: Ints, qa: Quant, qb: Quant, out: Quant) -> Ints:
     """XNNPACK's qs8 vmul: the exact integer product times one float32 factor, rounded to even."""
-    factor = _F32(qa.scale[0]) * _F32(qb.scale[0]) / _F32(out.scale[0])
+    factor = np.asarray(_scale(qa) * _scale(qb) / _scale(out))
     product = ((a - qa.zero_point[0]) * (b - qb.zero_point[0])).astype(_F32)
     return _saturate(np.rint(product * factor).astype(np.int64) + out.zero_point[0], out)
 
 
 def ort_mul(a: Ints, b: Ints, qa: Quant, qb: Quant, out: Quant) -> Iterator[Ints]:
     """QLinearMul: as XNNPACK's, but newer versions add the zero point before they round."""
-    factor = _F32(qa.scale[0]) * _F32(qb.scale[0]) / _F32(out.scale[0])
+    factor = np.asarray(_scale(qa) * _scale(qb) / _scale(out))
     product = ((a - qa.zero_point[0]) * (b - qb.zero_point[0])).astype(_F32)
     yield _saturate(np.rint(product * factor).astype(np.int64) + out.zero_point[0], out)
     for offset in (128, 0):
-        zero = _F32(out.zero_point[0] + offset)
+        zero = np.asarray(out.zero_point[0] + offset, _F32)
         for multiply_add in (_fused, _separate):
             total = multiply_add(product, factor, zero)
             yield _saturate(np.rint(total).astype(np.int64) - offset, out)
 
 
-def _fused(x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[np.float32]:
+def _scale(grid: Quant) -> Reals:
+    return np.asarray(grid.scale[0], _F32)
+
+
+def _fused(x: Reals, y: Reals, z: Reals) -> Reals:
     """x·y + z rounded once; the sum is exact in float64 for the few bits that occur here."""
-    return (np.float64(x) * np.float64(y) + np.float64(z)).astype(_F32)
+    return np.asarray(x.astype(np.float64) * y + z, _F32)
 
 
-def _separate(x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[np.float32]:
-    return x * y + z
+def _separate(x: Reals, y: Reals, z: Reals) -> Reals:
+    return np.asarray(x * y + z, _F32)
 
 
 def _saturate(q: Ints, grid: Quant) -> Ints:

@@ -30,12 +30,12 @@ Kernels = Callable[[Ints, Ints, Quant, Quant, Quant], Iterator[Ints]]
 
 
 def add(a: Quant, b: Quant, out: Quant) -> Quant | None:
-    """The grid nearest to `out` on which QLinearAdd and XNNPACK's add agree on all pairs, None if none is near."""
+    """The grid nearest to `out` on which both runtimes' Add agrees on all pairs, None if none is near."""
     return _search(a, b, out, _exact_sum, kernels.xnnpack_add, kernels.ort_add)
 
 
 def mul(a: Quant, b: Quant, out: Quant) -> Quant | None:
-    """The grid nearest to `out` on which QLinearMul and XNNPACK's mul agree on all pairs, None if none is near."""
+    """The grid nearest to `out` on which both runtimes' Mul agrees on all pairs, None if none is near."""
     return _search(a, b, out, _exact_product, kernels.xnnpack_mul, kernels.ort_mul)
 
 

@@ -82,7 +82,7 @@ class Quant:
         Computed in float32 like both runtimes do (ONNX QuantizeLinear, division by the scale).
         """
         scale, zero_point = self._along(real.ndim)
-        rounded = np.rint(real.astype(np.float32) / scale) + zero_point
+        rounded: NDArray[np.float64] = np.rint(real.astype(np.float32) / scale) + zero_point
         return np.clip(rounded, self.qmin, self.qmax).astype(np.int32)
 
     def dequantize(self, q: NDArray[Any]) -> NDArray[np.float32]:
@@ -115,7 +115,7 @@ class Plan:
 
     Attributes:
         tensors: value name → grid. Activations, weights and biases alike; a value that is absent stays float.
-        float_ops: the nodes that stay float. Every other node computes on the grids of its inputs and outputs.
+        float_ops: the nodes that stay float. All others compute on the grids of their inputs and outputs.
         absorbed: names of activation nodes (Relu, Clip) that a writer drops or fuses: the grid of
             their output implies them, and their producer writes straight onto that grid.
         calibrated: where the activation ranges came from.

@@ -29,7 +29,7 @@ def prepare(model: ir.Model) -> ir.Model:
 def _mean_to_pool(node: ir.Node) -> None:
     data = node.inputs[0]
     axes = node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    if data is None or data.shape is None or axes is None or not node.attributes.get_int("keepdims", 1):
+    if data is None or data.shape is None or axes is None or node.attributes.get_int("keepdims", 1) == 0:
         return
     rank = len(data.shape)
     if rank == 4 and sorted(int(axis) % rank for axis in axes.numpy().reshape(-1)) == [2, 3]:
@@ -51,8 +51,8 @@ def _pool_to_convolution(graph: ir.Graph, node: ir.Node) -> None:
         node.op_type = "GlobalAveragePool"
         node.attributes.clear()
         return
-    counts_padding = not padded or node.attributes.get_int("count_include_pad", 0)
-    if not counts_padding or node.attributes.get_int("ceil_mode", 0) or not isinstance(channels, int):
+    counts_padding = not padded or node.attributes.get_int("count_include_pad", 0) == 1
+    if not counts_padding or node.attributes.get_int("ceil_mode", 0) == 1 or not isinstance(channels, int):
         return
     weight = np.full((channels, 1, *kernel), 1.0 / np.prod(kernel), np.float32)
     name = f"{node.name}/average"
@@ -76,6 +76,6 @@ def _unshare(graph: ir.Graph) -> None:
             if value is None or not is_constant(value) or len(value.uses()) == 1:
                 continue
             own = ir.Value(name=f"{value.name}@{node.name}", const_value=value.const_value)
-            own.shape, own.dtype = value.shape, value.dtype
+            own.shape, own.type = value.shape, value.type
             graph.register_initializer(own)
             node.replace_input_with(index, own)

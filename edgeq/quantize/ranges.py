@@ -73,13 +73,18 @@ def mse(sketch: Sketch) -> Range:
     weight = sketch.bins[used].astype(np.float64)
     centre = np.clip((edges[used] + edges[used + 1]) / 2, low, high)
     fractions = np.linspace(1.0 / _MSE_STEPS, 1.0, _MSE_STEPS)
-    best_low, best_high = low, high
     for _ in range(2):
-        best_high = (
-            _least(fractions * high, lambda end: _error(weight, centre, best_low, end)) if high else 0.0
+        _, high = (
+            _least([(low, end) for end in fractions * sketch.high], weight, centre)
+            if high > 0
+            else (low, high)
         )
-        best_low = _least(fractions * low, lambda end: _error(weight, centre, end, best_high)) if low else 0.0
-    return best_low, best_high
+        low, _ = (
+            _least([(end, high) for end in fractions * sketch.low], weight, centre)
+            if low < 0
+            else (low, high)
+        )
+    return low, high
 
 
 def normal_range(normal: Normal, sigmas: float = SIGMAS) -> Range:
@@ -102,8 +107,9 @@ def _error(weight: NDArray[np.float64], centre: NDArray[np.float64], low: float,
     return float(np.dot(weight, clipped**2) + weight[inside].sum() * step * step / 12.0)
 
 
-def _least(candidates: NDArray[np.float64], error: Callable[[float], float]) -> float:
-    return float(min(candidates, key=error))
+def _least(candidates: list[Range], weight: NDArray[np.float64], centre: NDArray[np.float64]) -> Range:
+    low, high = min(candidates, key=lambda ends: _error(weight, centre, *ends))
+    return float(low), float(high)
 
 
 def _with_zero(low: float, high: float) -> Range:

@@ -32,7 +32,7 @@ class Recipe:
         name: for the report.
         weights: one scale per output channel, or one per tensor.
         ranges: the range method inside the network; outputs always take the full range that was seen.
-        percentile: for `RangeMethod.PERCENTILE`, the share in percent of values that stay unclipped at each end.
+        percentile: for `RangeMethod.PERCENTILE`, the share (in %) of values that stay unclipped at each end.
         keep_float: shell patterns of layer names that stay float.
         io: what the TFLite file takes and gives. The ONNX file is float at both ends unless told otherwise.
         activations: how the ONNX file stores activations; None follows the target's device profile.

@@ -57,12 +57,13 @@ def write_qdq(
     model = graph.clone()
     _drop_absorbed(model.graph, plan)
     writer = _Writer(model.graph, activations)
-    for value in list(model.graph.initializers.values()):
-        if value.name in plan.tensors and value.uses():
-            writer.store(value, plan.tensors[value.name])
-    for value in [*model.graph.inputs, *(output for node in list(model.graph) for output in node.outputs)]:
-        if value.name in plan.tensors and (value.uses() or value.is_graph_output()):
-            writer.pair(value, plan.tensors[value.name])
+    for name, constant in list(model.graph.initializers.items()):
+        if name in plan.tensors and constant.uses():
+            writer.store(constant, plan.tensors[name])
+    for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
+        grid = plan.tensors.get(value.name or "")
+        if grid is not None and (value.uses() or value.is_graph_output()):
+            writer.pair(value, grid)
     if io is not IoType.FLOAT32:
         _integer_ends(model.graph)
     model.graph.sort()
@@ -101,7 +102,7 @@ class _Writer:
         del self._graph.initializers[name]
 
     def pair(self, value: ir.Value, quant: Quant) -> None:
-        """Puts QuantizeLinear → DequantizeLinear behind an activation, in front of everything that reads it."""
+        """Puts QuantizeLinear → DequantizeLinear between an activation and everything that reads it."""
         name = value.name or ""
         zero_point = np.array(quant.zero_point[0] + self._offset, self._storage)
         grid = self._grid(name, quant, zero_point)
@@ -109,7 +110,7 @@ class _Writer:
         is_output = value.is_graph_output()
         integers = self._node("QuantizeLinear", [value, *grid], quantized_name(name))
         real = self._node("DequantizeLinear", [integers, *grid], f"{name}/dequantized")
-        real.shape, real.dtype = value.shape, value.dtype
+        real.shape, real.type = value.shape, value.type
         for node, index in readers:
             node.replace_input_with(index, real)
         if is_output:
@@ -164,21 +165,26 @@ def _integer_ends(graph: ir.Graph) -> None:
         quantize = next((node for node in value.consumers() if node.op_type == "QuantizeLinear"), None)
         if quantize is None:
             continue
-        integers = ir.Value(name=value.name, shape=value.shape)
-        integers.dtype = quantize.inputs[2].dtype if quantize.inputs[2] is not None else None
-        quantize.outputs[0].replace_all_uses_with(integers)
+        given = ir.Value(name=value.name, shape=value.shape, type=_stored_type(quantize))
+        quantize.outputs[0].replace_all_uses_with(given)
         graph.remove(quantize, safe=True)
-        graph.inputs[index] = integers
-    for index, value in enumerate(graph.outputs):
-        dequantize = value.producer()
-        if dequantize is None or dequantize.op_type != "DequantizeLinear" or value.uses():
+        graph.inputs[index] = given
+    for index, result in enumerate(graph.outputs):
+        dequantize = result.producer()
+        if dequantize is None or dequantize.op_type != "DequantizeLinear" or result.uses():
             continue
-        integers, name = dequantize.inputs[0], value.name
-        assert integers is not None and dequantize.inputs[2] is not None
-        integers.shape, integers.dtype = value.shape, dequantize.inputs[2].dtype
+        assert dequantize.inputs[0] is not None
+        integers, name = dequantize.inputs[0], result.name
+        integers.shape, integers.type = result.shape, _stored_type(dequantize)
         graph.outputs[index] = integers
         graph.remove(dequantize, safe=True)
         integers.name = name
+
+
+def _stored_type(node: ir.Node) -> ir.TypeProtocol | None:
+    """The integer type of a QuantizeLinear or DequantizeLinear: that of its zero point."""
+    zero_point = node.inputs[2]
+    return None if zero_point is None else zero_point.type
 
 
 def _save(model: ir.Model, path: Path) -> None:
