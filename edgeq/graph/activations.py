@@ -132,10 +132,10 @@ def _clamp_node(graph: ir.Graph, name: str, source: ir.Value, low: float, high: 
 
 @each_node
 def find_hard_sigmoids(graph: ir.Graph, node: ir.Node) -> bool:
-    """Writes clamp(a·x + b) · c as HardSigmoid where it is one: alpha 1/6 (MobileNetV3) or 0.2 (Keras 2), beta 0.5.
+    """Writes clamp(a·x + b) · c as HardSigmoid: beta 0.5, alpha 1/6 (MobileNetV3) or 0.2 (Keras 2).
 
-    `node` is the last step: the clamp itself, or the scaling behind it. relu6(x + 3) that is multiplied with x
-    is left for `find_hard_swishes`.
+    `node` is the last step: the clamp itself, or the scaling behind it. A relu6(x + 3) that is multiplied
+    with x is left for `find_hard_swishes`.
     """
     last = _scaled_by(node)
     clip = last[0] if last is not None else node

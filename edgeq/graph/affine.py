@@ -52,14 +52,18 @@ def affine(node: ir.Node) -> Affine | None:
     c = constant.astype(np.float64)
     if c.size > 1:
         c = c.reshape((1,) * (len(source.shape) - c.ndim) + c.shape)
+    return _line(node.op_type, source, c, swapped)
+
+
+def _line(op_type: str, source: ir.Value, c: Vector, swapped: bool) -> Affine | None:
     one, zero = np.ones(()), np.zeros(())
-    if node.op_type == "Mul":
+    if op_type == "Div":
+        return None if swapped or not c.all() else Affine(source, 1 / c, zero)
+    if op_type == "Mul":
         return Affine(source, c, zero)
-    if node.op_type == "Add":
-        return Affine(source, one, c)
-    if node.op_type == "Sub":
+    if op_type == "Sub":
         return Affine(source, -one, c) if swapped else Affine(source, one, -c)
-    return None if swapped or not c.all() else Affine(source, 1 / c, zero)
+    return Affine(source, one, c)
 
 
 def _vector(constant: Vector, channels: int) -> Vector | None:
@@ -93,17 +97,17 @@ class Weighted:
     def outputs(self) -> int:
         """The number of output channels."""
         transposed = self.node.op_type == "ConvTranspose"
-        return self.weight.shape[self.output_axis] * (self.groups if transposed else 1)
+        return int(self.weight.shape[self.output_axis]) * (self.groups if transposed else 1)
 
     @property
     def inputs(self) -> int:
         """The number of input channels."""
         transposed = self.node.op_type == "ConvTranspose"
-        return self.weight.shape[self.input_axis] * (1 if transposed else self.groups)
+        return int(self.weight.shape[self.input_axis]) * (1 if transposed else self.groups)
 
     @property
     def is_padded(self) -> bool:
-        """Whether zeros take part that are not in the input (a ConvTranspose counts as padded: its border is cut)."""
+        """Whether zeros take part that are not in the input; a ConvTranspose has such a border too."""
         if self.node.op_type == "ConvTranspose":
             return True
         automatic = self.node.attributes.get("auto_pad")
@@ -125,12 +129,12 @@ class Weighted:
         return _scaled(self.weight.astype(np.float64), scale, axis, other, self.groups).astype(np.float32)
 
     def response(self, shift: Vector) -> Vector:
-        """What a constant per input channel [C_in] adds to every output channel [C_out], nothing being padded."""
+        """What a constant per input channel [C_in] adds to each output channel [C_out] without padding."""
         doubles = self.weight.astype(np.float64)
         scaled = np.moveaxis(
             _scaled(doubles, shift, self.input_axis, self.output_axis, self.groups), self.output_axis, 0
         )
-        return scaled.reshape(len(scaled), -1).sum(axis=1)
+        return np.asarray(scaled.reshape(len(scaled), -1).sum(axis=1), np.float64)
 
 
 def weighted(node: ir.Node | None) -> Weighted | None:
@@ -147,7 +151,9 @@ def weighted(node: ir.Node | None) -> Weighted | None:
     else:
         output_axis, groups = (0 if node.op_type == "Conv" else 1), integer(node, "group", 1)
     doubles = None if bias is None else bias.astype(np.float64)
-    layer = Weighted(node, weight, doubles, output_axis, 1 - output_axis, groups)
+    layer = Weighted(
+        node, weight.astype(np.float32, copy=False), doubles, output_axis, 1 - output_axis, groups
+    )
     return layer if doubles is None or doubles.shape == (layer.outputs,) else None
 
 

@@ -13,8 +13,8 @@ def split_batch_norms(graph: ir.Graph, node: ir.Node) -> bool:
     """Writes BatchNormalization at inference time as Mul and Add with constants of shape [1, C, 1, …].
 
     y = gamma · (x - mean) / sqrt(variance + epsilon) + beta (Ioffe & Szegedy 2015, algorithm 2). The
-    result's `meta["edgeq.batch_norm"]` keeps (beta, |gamma|): its mean and standard deviation per channel over the
-    training data (Nagel et al. 2019, section 4.2).
+    result's `meta["edgeq.batch_norm"]` keeps (beta, |gamma|): its mean and standard deviation per channel
+    over the training data (Nagel et al. 2019, section 4.2).
     """
     if node.op_type != "BatchNormalization" or integer(node, "training_mode", 0):
         return False

@@ -38,11 +38,11 @@ def _constant(node: ir.Node) -> Array | None:
     if "value" in attributes:
         return attributes["value"].as_tensor().numpy()
     if "value_float" in attributes:
-        return np.float32(attributes["value_float"].as_float()).reshape(())
+        return np.asarray(attributes["value_float"].as_float(), np.float32)
     if "value_floats" in attributes:
         return np.asarray(attributes["value_floats"].as_floats(), np.float32)
     if "value_int" in attributes:
-        return np.int64(attributes["value_int"].as_int()).reshape(())
+        return np.asarray(attributes["value_int"].as_int(), np.int64)
     if "value_ints" in attributes:
         return np.asarray(attributes["value_ints"].as_ints(), np.int64)
     return None  # strings and sparse tensors
@@ -119,7 +119,7 @@ def _run_reference(node: ir.Node, feeds: dict[str, Array]) -> list[Any]:
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(constant.dtype), None)
             for name, constant in feeds.items()
         ],
-        [helper.make_tensor_value_info(result.name, 0, None) for result in node.outputs],
+        [helper.make_tensor_value_info(result.name or "", 0, None) for result in node.outputs],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     results = ReferenceEvaluator(model).run(None, feeds)

@@ -1,4 +1,4 @@
-"""Scales and shifts are folded into the layer before or after them; what cannot be folded becomes one layer."""
+"""Scales and shifts are folded into the layer before or after them; what is left becomes one layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fold_into_previous(graph: ir.Graph, node: ir.Node) -> bool:
     """Folds a scale or shift per channel into the Conv, ConvTranspose or Gemm that computes its input.
 
     W' = scale · W and b' = scale · b + shift per output channel (Jacob et al. 2018, section 3.2). Only where
-    nobody else reads the layer's result. The layer keeps its node name, its output takes over the folded name.
+    nobody else reads the layer's result. The layer keeps its node name, its output takes the folded name.
     """
     step = affine(node)
     layer = weighted(step.source.producer()) if step is not None else None
@@ -77,9 +77,9 @@ def fold_into_next(graph: ir.Graph, node: ir.Node) -> bool:
 def join_affine(graph: ir.Graph, node: ir.Node) -> bool:
     """Writes a scale followed by a shift that found no layer to fold into as one depthwise 1×1 Conv.
 
-    Pre-activation batch-norms (ResNetV2, DenseNet) and the shifts of preprocessing end up here. In integers the Conv
-    beats Mul and Add: both runtimes fuse it with the ReLU behind it, it rounds once instead of twice, and its
-    per-channel weight, a single number, is exact. For values of rank 4 with a known channel count.
+    Pre-activation batch-norms (ResNetV2, DenseNet) and the shifts of preprocessing end up here. In integers
+    the Conv beats Mul and Add: both runtimes fuse it with the ReLU behind it, it rounds once instead of
+    twice, and its per-channel weight, a single number, is exact. For values of rank 4 with known channels.
     """
     chain = _chain(node)
     shape = dims(chain.source) if chain is not None else None
@@ -91,7 +91,12 @@ def join_affine(graph: ir.Graph, node: ir.Node) -> bool:
     scale, shift = vectors
     weight = initializer(graph, f"{node.name}/weight", scale.reshape(-1, 1, 1, 1).astype(np.float32))
     bias = initializer(graph, f"{node.name}/bias", shift.astype(np.float32))
-    attributes = {"group": shape[1], "kernel_shape": [1, 1], "pads": [0] * 4, "strides": [1, 1]}
+    attributes: dict[str, int | list[int]] = {
+        "group": shape[1],
+        "kernel_shape": [1, 1],
+        "pads": [0] * 4,
+        "strides": [1, 1],
+    }
     conv = ir.node("Conv", [chain.source, weight, bias], attributes, name=node.name)
     replace(graph, node, conv)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import array, each_node, integer, operand, rank, real, replace, set_constant
+from edgeq.graph.rewrite import Array, array, each_node, integer, operand, rank, real, replace, set_constant
 
 
 @each_node
@@ -20,12 +20,10 @@ def normalize_gemms(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type == "MatMul" and rank(node.inputs[0]) == 2:
         replace(graph, node, ir.node("Gemm", node.inputs, name=node.name))
         return True
-    return node.op_type == "Gemm" and _fold_factors(graph, node, weight.astype(np.float64))
+    return node.op_type == "Gemm" and _fold_factors(graph, node, weight)
 
 
-def _fold_factors(
-    graph: ir.Graph, node: ir.Node, weight: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> bool:
+def _fold_factors(graph: ir.Graph, node: ir.Node, weight: Array) -> bool:
     alpha, beta = real(node, "alpha", 1), real(node, "beta", 1)
     outputs = weight.shape[0 if integer(node, "transB", 0) else 1]
     bias = array(operand(node, 2))
@@ -35,10 +33,12 @@ def _fold_factors(
         return False
     if bias is not None and bias.size not in (1, outputs):
         return False
-    set_constant(graph, node, 1, (alpha * weight).astype(np.float32), f"{node.name}/weight")
+    if alpha != 1:
+        scaled = (alpha * weight.astype(np.float64)).astype(np.float32)
+        set_constant(graph, node, 1, scaled, f"{node.name}/weight")
     if bias is not None:
-        flat = np.broadcast_to(beta * bias.reshape(-1), (outputs,)).astype(np.float32)
-        set_constant(graph, node, 2, flat, f"{node.name}/bias")
+        flat = np.broadcast_to(beta * bias.astype(np.float64).reshape(-1), (outputs,))
+        set_constant(graph, node, 2, flat.astype(np.float32), f"{node.name}/bias")
     node.attributes.pop("alpha", None)
     node.attributes.pop("beta", None)
     return True

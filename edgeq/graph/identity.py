@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import array, bypass, dims, each_node, integer, ints, only_consumer, operand, rank
+from edgeq.graph.rewrite import array, bypass, dims, each_node, integer, ints, operand, rank
 
 
 @each_node
 def remove_identities(graph: ir.Graph, node: ir.Node) -> bool:
-    """Removes a node whose result equals its first input: Identity, Dropout, and other operators that do nothing.
+    """Removes a node whose result equals its first input: Identity, Dropout, anything that does nothing.
 
     A node with a second output that somebody reads (Dropout's mask) stays.
     """

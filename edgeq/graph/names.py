@@ -9,7 +9,7 @@ from edgeq.graph.rewrite import rewrite, values
 
 @rewrite
 def unify_names(graph: ir.Graph) -> bool:
-    """Names what has no name, and gives a second bearer of a name a number. Graph inputs and outputs come first."""
+    """Names what has no name, and numbers a second bearer of a name. Graph inputs and outputs come first."""
     changed = False
     outputs = [value for value in graph.outputs if value.producer() is not None]
     rest = [value for value in values(graph) if not value.is_graph_output()]

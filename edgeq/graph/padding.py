@@ -15,7 +15,7 @@ _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "
 
 @each_node
 def explicit_padding(graph: ir.Graph, node: ir.Node) -> bool:
-    """Gives every convolution and pool `auto_pad` NOTSET, with `kernel_shape`, `strides`, `dilations` and `pads` spelled out.
+    """Gives every convolution and pool explicit pads (`auto_pad` NOTSET), kernel, strides and dilations.
 
     SAME_UPPER and SAME_LOWER follow the formula of the ONNX operator specification (Conv, auto_pad).
     """
@@ -64,7 +64,7 @@ def _pads(
 
 @each_node
 def absorb_padding(graph: ir.Graph, node: ir.Node) -> bool:
-    """Takes a constant Pad over the spatial axes into the Conv or pool behind it, where the result is the same.
+    """Takes a constant Pad of the spatial axes into the Conv or pool behind it, where nothing changes.
 
     A Conv pads with zeros. An AveragePool does so if it counts what it pads. A MaxPool pads with -∞, which
     a pad of zeros equals if its input cannot be negative, since every window holds a real element.

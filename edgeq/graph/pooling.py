@@ -18,7 +18,7 @@ _GLOBAL = {
 
 @each_node
 def globalize_pools(graph: ir.Graph, node: ir.Node) -> bool:
-    """Writes ReduceMean, ReduceMax, AveragePool and MaxPool over all spatial axes of a rank-4 value as a global pool.
+    """Writes a mean or maximum over all spatial axes of a rank-4 value as a global pool.
 
     Where the axes are dropped a Reshape follows, whose output keeps the name.
     """

@@ -159,7 +159,7 @@ def set_constant(graph: ir.Graph, node: ir.Node, index: int, constant: Array, na
 def _describe(value: ir.Value) -> None:
     tensor = value.const_value
     assert tensor is not None
-    value.shape = ir.Shape(tensor.shape)
+    value.shape = ir.Shape(tuple(tensor.numpy().shape))
     value.type = ir.TensorType(tensor.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Shape arithmetic: chains of Shape, Gather, Concat … over dimensions become constants, also with an open batch.
+"""Shape arithmetic: chains of Shape, Gather, Concat … become constants, also with an open batch.
 
 Exporters compute the target of a Reshape from the shape of the input at run time. Where only the
 batch is open, such a chain says no more than "the batch, then these numbers".

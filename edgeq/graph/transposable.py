@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import array, initializer, integer, ints, operand, producer, rank
+from edgeq.graph.rewrite import Array, array, initializer, integer, ints, operand, producer, rank
 
 Perm = tuple[int, ...]
 
+# fmt: off
 ELEMENTWISE = frozenset(
-    (
-        "Abs Add Cast Ceil Clip Cos Div Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log Max Mean Min Mish"
-        " Mul Neg PRelu Pow Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Tanh"
-        " ThresholdedRelu Where Equal Greater GreaterOrEqual Less LessOrEqual And Or Not"
-    ).split()
+    {
+        "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp",
+        "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu",
+        "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "Not", "Or",
+        "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus",
+        "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Where",
+    }
 )
+# fmt: on
 """Operators that treat every element alike, with multidirectional broadcasting."""
 
 
@@ -60,7 +64,7 @@ def is_transposable(node: ir.Node) -> bool:
 def sources(
     graph: ir.Graph, node: ir.Node, perm: Perm, operands: int
 ) -> list[ir.Value | ir.Node | None] | None:
-    """The data inputs before the permutation; a Transpose node where a new one is needed; None if impossible."""
+    """The data inputs before the permutation, a Transpose node where one is needed; None if impossible."""
     found: list[ir.Value | ir.Node | None] = []
     for value in node.inputs[:operands]:
         source = _source(graph, value, perm)
@@ -76,17 +80,21 @@ def _source(graph: ir.Graph, value: ir.Value | None, perm: Perm) -> ir.Value | i
     before = producer(value, "Transpose")
     if before is not None and ints(before, "perm") == perm:
         return before.inputs[0]
-    constant = array(value)
-    if constant is not None:
-        if constant.size == 1 and constant.ndim <= len(perm):
-            return value
-        if constant.ndim > len(perm):
-            return None
-        full = constant.reshape((1,) * (len(perm) - constant.ndim) + constant.shape)
-        return initializer(graph, f"{value.name}/channels_first", full.transpose(inverse(perm)))
-    if rank(value) != len(perm):
+    if (constant := array(value)) is not None:
+        return _constant(graph, value, constant, perm)
+    return _transposed(value, inverse(perm)) if rank(value) == len(perm) else None
+
+
+def _constant(graph: ir.Graph, value: ir.Value, constant: Array, perm: Perm) -> ir.Value | None:
+    if constant.ndim > len(perm):
         return None
-    back = inverse(perm)
+    if constant.size == 1:
+        return value
+    full = constant.reshape((1,) * (len(perm) - constant.ndim) + constant.shape)
+    return initializer(graph, f"{value.name}/channels_first", full.transpose(inverse(perm)))
+
+
+def _transposed(value: ir.Value, back: Perm) -> ir.Node:
     made = ir.node("Transpose", [value], {"perm": back}, name=f"{value.name}/transpose")
     made.outputs[0].name = f"{value.name}/channels_first"
     made.outputs[0].type = value.type

@@ -61,7 +61,7 @@ def merge_transposes(graph: ir.Graph, node: ir.Node) -> bool:
 
 @rewrite
 def sink_transposes(graph: ir.Graph) -> bool:
-    """Moves Transposes to channels-last down: op(Transpose(a), b) becomes Transpose(op(a, Transpose⁻¹(b)))."""
+    """Moves Transposes to channels-last down: op(Tᵀa, b) becomes Tᵀ(op(a, T b))."""
     changed = False
     for node in list(graph):
         if node.graph is not graph or not is_transposable(node):
@@ -74,9 +74,9 @@ def sink_transposes(graph: ir.Graph) -> bool:
 
 @rewrite
 def raise_transposes(graph: ir.Graph) -> bool:
-    """Moves Transposes to channels-first up: Transpose(op(a, b)) becomes op(Transpose(a), Transpose(b)).
+    """Moves Transposes to channels-first up: T(op(a, b)) becomes op(T a, T b).
 
-    Where others read op's result in channels-last too, they get it through a Transpose that in turn moves down.
+    Where others read op's result in channels-last, they get it through a Transpose that in turn moves down.
     """
     changed = False
     for transpose in reversed(list(graph)):
@@ -93,8 +93,8 @@ def raise_transposes(graph: ir.Graph) -> bool:
 def name_results(graph: ir.Graph, node: ir.Node) -> bool:
     """Gives a layer's name to the value before the Transpose that ends the layer.
 
-    A reader calls the last value of a layer `layer` and those inside it `layer/part`. When the Transpose goes, the
-    name the user knows should stay.
+    A reader calls the last value of a layer `layer` and those inside it `layer/part`. When the Transpose
+    goes, the name the user knows should stay.
     """
     if node.op_type != "Transpose" or node.outputs[0].is_graph_output():
         return False

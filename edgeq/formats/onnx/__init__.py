@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeq.formats.onnx.reader import read as read
     from edgeq.formats.onnx.write import write_float as write_float
     from edgeq.formats.onnx.write import write_qdq as write_qdq
 
 _HOME = {
+    "read": "reader",
     "write_float": "write",
     "write_qdq": "write",
 }
