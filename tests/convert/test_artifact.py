@@ -50,7 +50,7 @@ def test_a_second_conversion_replaces_the_first(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_the_old_artifact_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path / "net", b"old")
-    with pytest.raises(KeyboardInterrupt), draft(tmp_path / "net") as folder:
+    with pytest.raises(KeyboardInterrupt), draft(tmp_path / "net") as folder:  # noqa: PT012
         (folder / "half").write_bytes(b"written")
         raise KeyboardInterrupt
     assert Artifact.open(tmp_path / "net").models[0].path.read_bytes() == b"old"

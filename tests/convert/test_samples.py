@@ -111,7 +111,7 @@ def test_labels_from_subfolders_and_from_names(tmp_path: Path) -> None:
 
 def test_images_without_a_preprocess_show_the_choices(tmp_path: Path) -> None:
     photo(tmp_path / "a.png", (40, 40))
-    with pytest.raises(UsageError, match="torch.*tf.*caffe.*raw") as caught:
+    with pytest.raises(UsageError, match=r"torch.*tf.*caffe.*raw") as caught:
         open_samples(tmp_path, [NHWC], None)
     assert caught.value.exit_code == 2
 
