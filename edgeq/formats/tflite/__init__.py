@@ -1,1 +1,7 @@
-"""."""
+"""TFLite files: written from graph and plan by edgeq itself, no TensorFlow involved."""
+
+from edgeq.formats.tflite.layout import input_layouts
+from edgeq.formats.tflite.write import write
+from edgeq.quantize.dialect import IoType
+
+__all__ = ["IoType", "input_layouts", "write"]

@@ -1,0 +1,61 @@
+"""Weights and biases as TFLite stores them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq.errors import ModelError, UnsupportedError
+from edgeq.formats.tflite.file import Tensor
+from edgeq.formats.tflite.layout import Order
+from edgeq.formats.tflite.lowering import Step, numpy_of
+from edgeq.formats.tflite.operators import TensorType
+from edgeq.quantize.plan import Quant
+
+
+def weights_of(step: Step, value: ir.Value, order: Order) -> Tensor:
+    """An initializer as a filter: integers of the plan's grid in an integer node, reals otherwise.
+
+    `order` permutes the ONNX axes; the grid's channel axis moves along.
+    """
+    array = numpy_of(value)
+    if not step.integer:
+        return step.low.file.constant(str(value.name), array.transpose(order), TensorType.FLOAT32)
+    grid = step.low.grid(value)
+    if grid is None:
+        raise ModelError("the plan has no grid for these weights", where=str(value.name))
+    if grid.bits != 8:
+        raise UnsupportedError(f"{grid.bits}-bit weights cannot be written to TFLite", where=str(value.name))
+    moved = replace(grid, axis=None if grid.axis is None else order.index(grid.axis))
+    return step.low.file.constant(
+        str(value.name), grid.quantize(array).transpose(order), TensorType.INT8, moved
+    )
+
+
+def bias_of(step: Step, value: ir.Value | None, x: Tensor, weights: Tensor, channels: int) -> Tensor:
+    """The bias vector [channels]; zeros where the node has none, since XNNPACK wants one.
+
+    In an integer node it is int32 on the scale s_x · s_w; without scales XNNPACK leaves the node out.
+    """
+    array = np.zeros(channels, np.float32) if value is None else numpy_of(value)
+    array = np.broadcast_to(array.reshape(-1), (channels,))
+    name = f"{step.node.name}/bias" if value is None else str(value.name)
+    if not step.integer:
+        return step.low.file.constant(name, array, TensorType.FLOAT32)
+    grid = step.low.grid(value) or _implied(x, weights)
+    return step.low.file.constant(name, _integers(grid, array), TensorType.INT32, grid)
+
+
+def _implied(x: Tensor, weights: Tensor) -> Quant:
+    assert x.grid is not None
+    assert weights.grid is not None
+    scales = np.float32(x.grid.scale[0]) * np.asarray(weights.grid.scale, np.float32)
+    axis = None if len(scales) == 1 else 0
+    return Quant(tuple(float(s) for s in scales), (0,) * len(scales), bits=32, axis=axis)
+
+
+def _integers(grid: Quant, array: NDArray[np.float32]) -> NDArray[np.int32]:
+    return np.zeros(array.shape, np.int32) if not array.any() else grid.quantize(array)

@@ -1,0 +1,119 @@
+"""Writes a canonical graph, with or without a plan, as a TFLite file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgeq.errors import ModelError, UnsupportedError
+from edgeq.formats.tflite.file import Tensor
+from edgeq.formats.tflite.fusion import Fusions, fuse
+from edgeq.formats.tflite.layout import identity, storage_order, stored
+from edgeq.formats.tflite.lowering import Lowering, Step, Stored, element_type, shape_of
+from edgeq.formats.tflite.operators import Activation, Op, TensorType
+from edgeq.formats.tflite.rules import RULES, refusals
+from edgeq.quantize.dialect import IoType
+from edgeq.quantize.plan import Plan, Quant
+
+
+def write(graph: ir.Model, plan: Plan | None, path: Path, io: IoType = IoType.FLOAT32) -> None:
+    """Writes the graph to a TFLite file, whole or not at all.
+
+    Image inputs become NHWC (`layout.input_layouts` tells which); outputs keep the source's axes. Open batch
+    axes stay open (shape_signature -1). The signature is `serving_default`, with the graph's own names.
+
+    Args:
+        graph: canonical (docs/architecture.md).
+        plan: its grids; None writes float32.
+        io: what the model takes and gives where the plan has a grid for it: reals, or that grid's integers.
+
+    Raises:
+        UnsupportedError: operators, attributes or bit widths that cannot be written, all in one message.
+        ModelError: a graph that is not canonical, a file over 2 GiB, or a folder that cannot be written.
+    """
+    data = to_bytes(graph, plan, io)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
+            temporary.write(data)
+        os.replace(temporary.name, path)
+    except OSError as error:
+        raise ModelError(f"cannot write the model: {error.strerror}", where=str(path)) from error
+
+
+def to_bytes(graph: ir.Model, plan: Plan | None, io: IoType = IoType.FLOAT32) -> bytes:
+    """The bytes that `write` puts into the file."""
+    _refuse(graph.graph, plan)
+    fusions = fuse(graph.graph, plan)
+    low = Lowering(plan, fusions)
+    inputs = {str(value.name): _input(low, value, io) for value in graph.graph.inputs}
+    float_nodes = frozenset(op.node for op in plan.float_ops) if plan else frozenset()
+    for node in graph.graph:
+        if node not in fusions.dropped:
+            integer = plan is not None and node.name not in float_nodes and _is_integer(low, node)
+            RULES[node.op_type].emit(Step(low, node, integer, fusions.activations.get(node, Activation.NONE)))
+    outputs: dict[str, Tensor] = {}
+    for value in graph.graph.outputs:
+        taken = {tensor.index for tensor in (*inputs.values(), *outputs.values())}
+        outputs[str(value.name)] = _output(low, value, io, taken)
+    return low.file.pack(inputs, outputs)
+
+
+def _refuse(graph: ir.Graph, plan: Plan | None) -> None:
+    lines = [f"{node.name or '?'} ({node.op_type}): {reason}" for node, reason in refusals(graph)]
+    for name, grid in plan.tensors.items() if plan else ():
+        if grid.bits not in (8, 32):
+            lines.append(f"{name}: {grid.bits}-bit values are not written to TFLite")
+    if lines:
+        raise UnsupportedError(
+            "these parts cannot be written to TFLite:\n    " + "\n    ".join(lines),
+            hint="choose --format onnx, or change these layers in the source model",
+        )
+
+
+def _is_integer(low: Lowering, node: ir.Node) -> bool:
+    def grids(value: ir.Value | None) -> Quant | None:
+        if value is not None and value.producer() is node:
+            value = low.fusions.target(value)
+        return low.grid(value)
+
+    return RULES[node.op_type].integer(node, grids)
+
+
+def _input(low: Lowering, value: ir.Value, io: IoType) -> Tensor:
+    name, order, target = str(value.name), storage_order(value), low.fusions.target(value)
+    shape, grid = stored(shape_of(value), order), low.grid(low.fusions.target(value))
+    if grid is None or io is IoType.FLOAT32:
+        tensor = low.file.tensor(name, shape, element_type(value))
+        low.settle(target, Stored(tensor, order))
+    elif io is IoType.INT8:
+        tensor = low.file.tensor(name, shape, TensorType.INT8, grid)
+        low.settle(target, Stored(tensor, order))
+    else:
+        tensor = low.file.tensor(name, shape, TensorType.UINT8, grid)
+        low.settle(target, low.quantized(Stored(tensor, order), grid, f"{name}/int8"))
+    return tensor
+
+
+def _output(low: Lowering, value: ir.Value, io: IoType, taken: set[int]) -> Tensor:
+    """The tensor that the caller reads: the source's axes, the type asked for, the user's name."""
+    name, target = str(value.name), low.fusions.target(value)
+    grid, plain = low.grid(target), identity(len(shape_of(value)))
+    tensor = low.fetch(target, integer=io is not IoType.FLOAT32, order=plain).tensor
+    if grid is not None and tensor.name == name:
+        tensor.name = f"{name}/int8"
+    if io is IoType.UINT8 and grid is not None:
+        unsigned = low.file.tensor(name, tensor.shape, TensorType.UINT8, grid)
+        low.file.operator(Op.QUANTIZE, [tensor], [unsigned])
+        tensor = unsigned
+    if tensor.index in taken:
+        copy = low.file.tensor(name, tensor.shape, tensor.type, tensor.grid)
+        low.reshape(tensor, copy)
+        tensor = copy
+    tensor.name = name
+    return tensor
+
+
+__all__ = ["Fusions", "IoType", "to_bytes", "write"]
