@@ -1,0 +1,181 @@
+"""Walks a model's calls in order and emits every layer: a Keras file becomes a graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from edgeq.errors import EdgeqError, ModelError, UnsupportedError
+from edgeq.formats.keras.calls import Call, Reference, flatten
+from edgeq.formats.keras.config import INPUT_LAYER, Layer, Model, parse_model
+from edgeq.formats.keras.emit import WAY_OUT, Dims, Emitter, Site, dims
+from edgeq.formats.keras.source import SAVE_AGAIN, Source
+from edgeq.formats.keras.table import convert_layer, missing
+from edgeq.formats.keras.weights import Weights, load_weights
+from edgeq.graph import OPSET
+
+IR_VERSION = 10
+_FOREIGN = (ArithmeticError, AttributeError, KeyError, IndexError, RecursionError, TypeError, ValueError)
+"""What a damaged configuration makes of well-meant code."""
+
+
+def convert(source: Source) -> ir.Model:
+    """Converts an open Keras file; errors name the file and the layer (see `formats.keras.read`)."""
+    try:
+        model = _translated(lambda: parse_model(source.config), "")
+        _check_layers(model)
+        walk = _Walk(Emitter(), load_weights(source, model), source.keras_major)
+        graph = _translated(lambda: walk.graph(model), "")
+    except EdgeqError as error:
+        error.where = f"{source.path}, {error.where}" if error.where else str(source.path)
+        raise
+    return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgeq")
+
+
+def _translated(action: Callable[[], Any], layer: str) -> Any:
+    """Turns what a damaged configuration provokes into a ModelError."""
+    try:
+        return action()
+    except _FOREIGN as error:
+        raise ModelError(
+            f"the configuration cannot be understood ({type(error).__name__}: {error})",
+            where=layer,
+            hint=f"the file is damaged or was written by an unknown version of Keras; {SAVE_AGAIN}",
+        ) from error
+
+
+def _check_layers(model: Model) -> None:
+    """Names all layers outside the tables at once."""
+    lacking = [(path, what) for path, layer in model.walk() if (what := missing(layer)) is not None]
+    if lacking:
+        listing = ", ".join(f"{path} ({what})" for path, what in lacking)
+        raise UnsupportedError(f"{len(lacking)} unsupported layers: {listing}", hint=WAY_OUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """Emits the layers of a model and of those nested in it."""
+
+    emitter: Emitter
+    weights: Mapping[str, Weights]
+    keras_major: int
+
+    def graph(self, model: Model) -> ir.Graph:
+        """The graph of the outermost model."""
+        layers = {layer.name: layer for layer in model.layers}
+        inputs = [self._input(layers[reference.layer]) for reference in model.inputs]
+        results = self.model(model, inputs, name="", path="")
+        names = [reference.layer for reference in model.outputs]
+        outputs = [self._output(value, name, inputs) for value, name in zip(results, names, strict=True)]
+        return self.emitter.graph(inputs, _distinct(outputs, self.emitter), OPSET)
+
+    def model(self, model: Model, inputs: Sequence[ir.Value], name: str, path: str) -> list[ir.Value]:
+        """Emits one call of a model.
+
+        Args:
+            model: the outermost model or a nested one.
+            inputs: its arguments, in the order of `model.inputs`.
+            name: prefix of the names of its nodes, "" or "outer/".
+            path: prefix under which its weights are kept.
+        """
+        if len(inputs) != len(model.inputs):
+            raise ModelError(f"{len(inputs)} inputs for a model of {len(model.inputs)}", where=path[:-1])
+        known = {(item.layer, 0): [value] for item, value in zip(model.inputs, inputs, strict=True)}
+        waiting = [(layer, index) for layer in model.layers for index in range(len(layer.calls))]
+        while waiting:
+            held = []
+            for layer, index in waiting:
+                call = layer.calls[index]
+                if all((item.layer, item.call) in known for item in _references(call)):
+                    known[layer.name, index] = self._call(layer, index, _resolved(call, known), name, path)
+                else:
+                    held.append((layer, index))
+            if len(held) == len(waiting):
+                names = ", ".join(sorted({path + layer.name for layer, _ in held}))
+                raise ModelError(f"layers wait for inputs that nothing produces: {names}", hint=SAVE_AGAIN)
+            waiting = held
+        return [_lookup(item, known) for item in model.outputs]
+
+    def _call(self, layer: Layer, index: int, call: Call, name: str, path: str) -> list[ir.Value]:
+        own = name + layer.name + (f"/call_{index}" if index else "")
+        inputs = [value for value in flatten([call.args, call.kwargs]) if isinstance(value, ir.Value)]
+        if layer.model is not None:
+            return self.model(layer.model, inputs, f"{own}/", f"{path}{layer.name}/")
+        where = path + layer.name
+        weights = self.weights.get(where, {})
+        site = Site(self.emitter, own, where, layer, call, weights, self.keras_major)
+        results: list[ir.Value] = _translated(lambda: convert_layer(site, inputs), where)
+        for number, value in enumerate(results):
+            if value in site.made:
+                value.name = own if len(results) == 1 else f"{own}/{number}"
+                self.emitter.results.append(value)
+        return results
+
+    def _input(self, layer: Layer) -> ir.Value:
+        return self.emitter.value(layer.name, _input_shape(layer))
+
+    def _output(self, value: ir.Value, name: str, inputs: Sequence[ir.Value]) -> ir.Value:
+        """A value that may be a graph output: an input that is passed through becomes a node's result."""
+        if value not in inputs:
+            return value
+        result = self.emitter.value(f"{name}/output", dims(value))
+        self.emitter.nodes.append(ir.node("Identity", [value], outputs=[result], name=f"{name}/output"))
+        return result
+
+
+def _distinct(outputs: Sequence[ir.Value], emitter: Emitter) -> list[ir.Value]:
+    """Gives an output that is listed twice a second value."""
+    seen: list[ir.Value] = []
+    for value in outputs:
+        if value in seen:
+            copy = emitter.value(f"{value.name}/output", dims(value))
+            emitter.nodes.append(ir.node("Identity", [value], outputs=[copy], name=f"{value.name}/output"))
+            seen.append(copy)
+        else:
+            seen.append(value)
+    return seen
+
+
+def _input_shape(layer: Layer) -> Dims:
+    """The shape of a model input; an open batch axis becomes the symbol `batch`.
+
+    Raises:
+        ModelError: the shape is missing, or an axis other than the batch is open.
+    """
+    shape = layer.options.get("batch_shape") or layer.options.get("batch_input_shape")
+    hint = (
+        "rebuild the model with a fixed shape, for example keras.Input((224, 224, 3)), load_weights, save it"
+    )
+    if layer.class_name != INPUT_LAYER or shape is None:
+        raise ModelError("the model was saved without an input shape", where=layer.name, hint=hint)
+    if any(not isinstance(dim, int) or dim < 1 for dim in shape[1:]):
+        spelt = ", ".join("None" if dim is None else str(dim) for dim in shape)
+        raise ModelError(f"input {layer.name} has the open shape ({spelt})", where=layer.name, hint=hint)
+    return ("batch" if shape[0] is None else int(shape[0]), *(int(dim) for dim in shape[1:]))
+
+
+def _references(call: Call) -> list[Reference]:
+    return [item for item in flatten([call.args, call.kwargs]) if isinstance(item, Reference)]
+
+
+def _lookup(reference: Reference, known: Mapping[tuple[str, int], Sequence[ir.Value]]) -> ir.Value:
+    values = known.get((reference.layer, reference.call), ())
+    if not 0 <= reference.output < len(values):
+        raise ModelError(f"nothing produces {reference}", hint=SAVE_AGAIN)
+    return values[reference.output]
+
+
+def _resolved(call: Call, known: Mapping[tuple[str, int], Sequence[ir.Value]]) -> Call:
+    """The call with its references replaced by values."""
+
+    def resolve(item: Any) -> Any:
+        if isinstance(item, Reference):
+            return _lookup(item, known)
+        if isinstance(item, Mapping):
+            return {key: resolve(part) for key, part in item.items()}
+        return [resolve(part) for part in item] if isinstance(item, list) else item
+
+    return Call(tuple(resolve(item) for item in call.args), resolve(call.kwargs))

@@ -1,0 +1,167 @@
+"""Layers that move, pad, crop or repeat values and compute nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgeq.errors import ModelError
+from edgeq.formats.keras.emit import Dim, Site, dims, sizes
+from edgeq.formats.keras.layout import from_nchw, is_channels_last, reshape, spatial, to_nchw, transpose
+
+
+def identity(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """Layers that do nothing at inference: dropout, noise, random augmentation."""
+    return inputs[0]
+
+
+def flatten(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """Flatten: [N, …] to [N, product], in channels-last order whatever the layout."""
+    value = inputs[0]
+    batch, *rest = dims(value)
+    if not is_channels_last(site) and len(rest) > 1:
+        value = transpose(site, value, (0, *range(2, len(rest) + 1), 1))
+    return reshape(site, value, (batch, math.prod(int(dim) for dim in rest)), "")
+
+
+def reshaped(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """Reshape: the target leaves out the batch axis and may hold one -1."""
+    return reshape_to(site, inputs[0], site.option("target_shape"))
+
+
+def reshape_to(site: Site, value: ir.Value, target: Sequence[int]) -> ir.Value:
+    """Reshapes what follows the batch axis; one entry may be -1.
+
+    Raises:
+        ModelError: the target does not hold as many elements.
+    """
+    total = math.prod(sizes(value))
+    known = math.prod(dim for dim in target if dim != -1)
+    shape = [total // known if dim == -1 and known else dim for dim in target]
+    if math.prod(shape) != total or list(target).count(-1) > 1:
+        raise ModelError(f"shape {list(dims(value))} cannot become {list(target)}", where=site.path)
+    return reshape(site, value, (dims(value)[0], *shape), "")
+
+
+def permute(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """Permute: `dims` counts the axes from 1, without the batch."""
+    order = [0, *site.option("dims")]
+    if sorted(order) != list(range(len(dims(inputs[0])))):
+        raise ModelError(f"dims = {order[1:]} does not permute {list(dims(inputs[0]))}", where=site.path)
+    return transpose(site, inputs[0], order, "")
+
+
+def repeat(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """RepeatVector: [N, C] to [N, n, C]."""
+    batch, channels = dims(inputs[0])
+    count = site.integers("n", 1)[0]
+    lifted = reshape(site, inputs[0], (batch, 1, channels), "lift")
+    return site.emit("Tile", [lifted, site.constant("repeats", [1, count, 1])], (batch, count, channels))
+
+
+def pad(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """ZeroPadding1D and 2D."""
+    rank, image = len(dims(inputs[0])), to_nchw(site, inputs[0])
+    (top, bottom), (left, right) = _borders(site, "padding", rank)
+    batch, channels, height, width = dims(image)
+    shape = (batch, channels, int(height) + top + bottom, int(width) + left + right)
+    pads = site.constant("pads", [0, 0, top, left, 0, 0, bottom, right])
+    return from_nchw(site, site.emit("Pad", [image, pads], shape), rank)
+
+
+def crop(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """Cropping1D and 2D."""
+    rank, image = len(dims(inputs[0])), to_nchw(site, inputs[0])
+    (top, bottom), (left, right) = _borders(site, "cropping", rank)
+    _, _, height, width = dims(image)
+    begin, end = (top, left), (int(height) - bottom, int(width) - right)
+    return from_nchw(site, slice_axes(site, image, (2, 3), begin, end), rank)
+
+
+def center_crop(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """CenterCrop, for images at least as large as the crop."""
+    image = to_nchw(site, inputs[0])
+    _, _, height, width = dims(image)
+    crop_height, crop_width = site.integers("height", 1)[0], site.integers("width", 1)[0]
+    if crop_height > int(height) or crop_width > int(width):
+        raise site.unsupported("a crop larger than the image (which resizes)")
+    begin = ((int(height) - crop_height) // 2, (int(width) - crop_width) // 2)
+    end = (begin[0] + crop_height, begin[1] + crop_width)
+    return from_nchw(site, slice_axes(site, image, (2, 3), begin, end), 4)
+
+
+def slice_axes(
+    site: Site,
+    value: ir.Value,
+    axes: Sequence[int],
+    begin: Sequence[int],
+    end: Sequence[int],
+    steps: Sequence[int] | None = None,
+    part: str = "",
+) -> ir.Value:
+    """value[…, begin:end:step, …] along the axes; bounds lie within the value.
+
+    Raises:
+        ModelError: nothing would be left.
+    """
+    steps = steps or [1] * len(axes)
+    shape: list[Dim] = list(dims(value))
+    for axis, first, last, step in zip(axes, begin, end, steps, strict=True):
+        shape[axis] = len(range(first, last, step))
+        if not shape[axis]:
+            raise ModelError(f"nothing is left of {list(dims(value))} along axis {axis}", where=site.path)
+    names = ("starts", "ends", "axes", "steps")
+    bounds = [
+        site.constant(f"{part}_{name}".lstrip("_"), list(numbers))
+        for name, numbers in zip(names, (begin, end, axes, steps), strict=True)
+    ]
+    return site.emit("Slice", [value, *bounds], tuple(shape), part)
+
+
+def upsample(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """UpSampling1D and 2D: whole factors, nearest or bilinear (half-pixel centres, as TensorFlow 2)."""
+    rank, image = len(dims(inputs[0])), to_nchw(site, inputs[0])
+    factors = spatial(site, "size", rank, 2)
+    _, _, height, width = dims(image)
+    size = (int(height) * factors[0], int(width) * factors[1])
+    return from_nchw(site, resize_to(site, image, size, site.option("interpolation", "nearest")), rank)
+
+
+def resize(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+    """Resizing: to a fixed size, nearest or bilinear, stretching the image."""
+    for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
+        if site.flag(option):
+            raise site.unsupported(f"{option} = True")
+    image = to_nchw(site, inputs[0])
+    size = (site.integers("height", 1)[0], site.integers("width", 1)[0])
+    return from_nchw(site, resize_to(site, image, size, site.option("interpolation", "bilinear")), 4)
+
+
+_RESIZE_MODES = {
+    "nearest": {"mode": "nearest", "nearest_mode": "round_prefer_ceil"},
+    "bilinear": {"mode": "linear"},
+}
+
+
+def resize_to(site: Site, image: ir.Value, size: tuple[int, int], interpolation: str) -> ir.Value:
+    """Resizes [N, C, H, W] to (height, width) with half-pixel centres."""
+    if interpolation not in _RESIZE_MODES:
+        raise site.unsupported(f"interpolation = {interpolation!r}")
+    batch, channels, height, width = dims(image)
+    scales = site.constant("scales", [1.0, 1.0, size[0] / int(height), size[1] / int(width)])
+    attributes = {**_RESIZE_MODES[interpolation], "coordinate_transformation_mode": "half_pixel"}
+    return site.emit("Resize", [image, None, scales], (batch, channels, *size), attributes=attributes)
+
+
+def _borders(site: Site, name: str, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, bottom), (left, right)) from one integer, one per axis, or one pair per axis."""
+    given = site.option(name, 1)
+    axes = [given] * (rank - 2) if isinstance(given, int) else list(given)
+    if rank == 3:
+        axes = [0, given]
+    pairs = [(item, item) if isinstance(item, int) else (int(item[0]), int(item[1])) for item in axes]
+    if len(pairs) != 2 or min(map(min, pairs)) < 0:
+        raise ModelError(f"option {name} = {given!r} fits no input of rank {rank}", where=site.path)
+    return pairs[0], pairs[1]
