@@ -134,14 +134,14 @@ def reduction(op: Op) -> Callable[[Step], None]:
         rank = len(x.order)
         given = constant_of(step, 1)
         axes = step.ints("axes") if given is None else tuple(int(axis) for axis in given)
-        if not axes and step.node.attributes.get_int("noop_with_empty_axes", 0):
+        if not axes and step.node.attributes.get_int("noop_with_empty_axes", 0) == 1:
             step.alias(x)
             return
         axes = tuple(axis % rank for axis in axes) or tuple(range(rank))
-        keep = bool(step.node.attributes.get_int("keepdims", 1))
+        keep = step.node.attributes.get_int("keepdims", 1)
         places = sorted(x.order.index(axis) for axis in axes)
         order = x.order if keep else without(x.order, axes)
-        step.result(op, [x, step.indices("axes", places)], order, keepDims=keep)
+        step.result(op, [x, step.indices("axes", places)], order, keepDims=bool(keep))
 
     return emit
 

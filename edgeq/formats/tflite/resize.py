@@ -84,8 +84,7 @@ def _onnx_nearest(size: int, out: int, mode: str, rounding: str) -> NDArray[np.i
         "floor": np.floor(coordinate),
         "ceil": np.ceil(coordinate),
     }[rounding]
-    indices: NDArray[np.int64] = np.clip(rounded, 0, size - 1).astype(np.int64)
-    return indices
+    return rounded.clip(0, size - 1).astype(np.int64)
 
 
 def _tflite_nearest(size: int, out: int, flags: Flags) -> NDArray[np.int64]:
@@ -93,5 +92,5 @@ def _tflite_nearest(size: int, out: int, flags: Flags) -> NDArray[np.int64]:
     align, half = flags
     scale = np.float32((size - 1) / (out - 1) if align and out > 1 else size / out)
     coordinate = (np.arange(out, dtype=np.float32) + np.float32(0.5 if half else 0)) * scale
-    picked = np.floor(coordinate + np.float32(0.5)) if align else np.floor(coordinate)
-    return np.clip(picked, 0, size - 1).astype(np.int64)
+    picked: NDArray[np.float32] = np.floor(coordinate + np.float32(0.5 if align else 0))
+    return picked.clip(0, size - 1).astype(np.int64)
