@@ -52,7 +52,8 @@ class Reference:
 
 def _torch(x: Array) -> Array:
     mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
-    return (x / np.float32(255) - mean) / std
+    scaled: Array = (x / np.float32(255) - mean) / std
+    return scaled
 
 
 MOBILENET_H5 = Reference("mobilenet.h5", "imagenet1000", _torch)

@@ -102,7 +102,7 @@ class LiteRt:
 
 def _fit(inputs: Array, shape: tuple[Any, ...]) -> Array:
     """Turns NHWC into NCHW or back where only that fits the model's shape."""
-    if inputs.ndim == 4 and len(shape) == 4 and tuple(inputs.shape[1:]) != tuple(shape[1:]):
-        order = (0, 3, 1, 2) if inputs.shape[3] == shape[1] else (0, 2, 3, 1)
+    if inputs.ndim == 4 and len(shape) == 4 and inputs.shape[1:] != tuple(shape[1:]):
+        order = (0, 2, 3, 1) if inputs.shape[1] == shape[3] else (0, 3, 1, 2)
         inputs = inputs.transpose(order)
     return np.ascontiguousarray(inputs)

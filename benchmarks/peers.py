@@ -15,7 +15,7 @@ SEED = 7
 
 
 def tflite_converter(model: str, images: str, target: str) -> None:
-    """TFLiteConverter, full int8 with int8 input and output, from a Keras file and a folder of photographs."""
+    """TFLiteConverter, full int8 with int8 input and output, from a Keras file and a photo folder."""
     keras, tensorflow = _keras()
     from benchmarks import data
 
