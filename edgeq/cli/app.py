@@ -5,7 +5,13 @@ from __future__ import annotations
 import click
 
 from edgeq.cli.command import App, debug_option
+from edgeq.cli.completion import completion
 from edgeq.cli.convert import convert
+from edgeq.cli.deploy import deploy
+from edgeq.cli.devices import devices
+from edgeq.cli.doctor import doctor
+from edgeq.cli.profile import profile
+from edgeq.cli.report import report
 
 _EXAMPLES = (
     (
@@ -43,4 +49,5 @@ def app() -> None:
 
 
 app.params.append(debug_option())
-app.add_command(convert)
+for _command in (convert, deploy, profile, devices, report, doctor, completion):
+    app.add_command(_command)

@@ -74,12 +74,13 @@ def _verdict(figures: ConversionFigures) -> Verdict:
     doubts = _doubts(figures)
     claims = (
         _size_claim(figures.files),
-        _agreement_claim(figures.agreement),
+        _agreement_claim(figures),
         _parity_claim(figures.parity),
         f"To know: {', '.join(doubts)}." if doubts else "",
     )
-    poor = any(_poor(figure) for figure in figures.agreement)
-    tone = Tone.BAD if poor else Tone.WARN if doubts else Tone.GOOD
+    differs = figures.parity is None or figures.parity.differing > 0
+    poor = figures.samples > 0 and any(_poor(figure) for figure in figures.agreement)
+    tone = Tone.BAD if poor else Tone.WARN if doubts or differs else Tone.GOOD
     return Verdict(" ".join(claim for claim in claims if claim), tone)
 
 
@@ -88,10 +89,7 @@ def _doubts(figures: ConversionFigures) -> list[str]:
         (sum(f.float_operators.values()) for f in figures.files if f.precision == "int8"), default=0
     )
     doubts = ["no calibration data was used"] if figures.samples == 0 else []
-    doubts += ["the runtimes differ"] if figures.parity and figures.parity.differing else []
-    doubts += [f"{plural(in_float, 'operator')} computed in float"] if in_float else []
-    doubts += [plural(len(figures.warnings), "warning")] if figures.warnings else []
-    return doubts
+    return doubts + ([f"{plural(in_float, 'operator')} computed in float"] if in_float else [])
 
 
 def _poor(figure: AgreementFigure) -> bool:
@@ -112,17 +110,19 @@ def _size_claim(files: tuple[FileFigure, ...]) -> str:
     return f"INT8 takes {size(integer.bytes_total)} instead of {size(base.bytes_total)} ({factor} smaller)."
 
 
-def _agreement_claim(figures: tuple[AgreementFigure, ...]) -> str:
-    known = [figure for figure in figures if figure.agreement is not None]
+def _agreement_claim(figures: ConversionFigures) -> str:
+    """The worst file's agreement; on random inputs there is none worth claiming."""
+    if figures.samples == 0:
+        return "How accurate it is was not measured, for want of data."
+    known = [
+        (figure.agreement, figure.samples) for figure in figures.agreement if figure.agreement is not None
+    ]
     if known:
-        least = min(known, key=lambda figure: figure.agreement or 0.0)
-        return (
-            f"It chooses the float model's class on {maybe(least.agreement, percent)} "
-            f"of {plural(least.samples, 'sample')}."
-        )
-    if figures:
-        lowest = min(figures, key=lambda figure: figure.sqnr_db)
-        return f"Its outputs follow the float model's at {decibel(lowest.sqnr_db)}."
+        least, samples = min(known)
+        return f"It chooses the float model's class on {percent(least)} of {plural(samples, 'sample')}."
+    if figures.agreement:
+        lowest = min(figure.sqnr_db for figure in figures.agreement)
+        return f"Its outputs follow the float model's at {decibel(lowest)}."
     return "It was not run against the float model."
 
 
@@ -238,14 +238,6 @@ def _agreement_row(figure: AgreementFigure) -> tuple[Cell, ...]:
 def _caveats(figures: ConversionFigures) -> tuple[Note | Items | Table, ...]:
     """What was not done, and why."""
     blocks: list[Note | Items | Table] = []
-    if figures.samples == 0:
-        blocks.append(
-            Note(
-                f"No calibration data was used: activation ranges come from {figures.calibrated}. "
-                "A hundred samples given with --calibration usually make the model more accurate.",
-                Tone.WARN,
-            )
-        )
     if figures.samples and not any(figure.top1 is not None for figure in figures.agreement):
         blocks.append(
             Note("No labels were given, so accuracy is told by agreement with float alone.", Tone.MUTED)

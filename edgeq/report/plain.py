@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Mapping
-from enum import Enum
 from os import PathLike, fspath
 from typing import Any
+
+from edgeq.records import to_plain
 
 
 def plain(value: object) -> Any:
@@ -16,29 +15,22 @@ def plain(value: object) -> Any:
 
     A float that JSON has no word for (NaN, infinity) becomes None.
     """
-    found: Any
-    match value:
-        case Enum():
-            found = plain(value.value)
-        case None | bool() | int() | str():
-            found = value
-        case float():
-            found = value if math.isfinite(value) else None
-        case PathLike():
-            found = fspath(value)
-        case Mapping():
-            found = {str(plain(key)): plain(item) for key, item in value.items()}
-        case list() | tuple() | set() | frozenset():
-            found = [plain(item) for item in value]
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            found = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        case _ if hasattr(value, "tolist"):  # NumPy scalars and arrays, without importing NumPy
-            found = plain(value.tolist())
-        case _:
-            raise TypeError(f"{type(value).__name__} has no plain form")
-    return found
+    return _strict(to_plain(value))
 
 
 def to_json(value: object) -> str:
     """One JSON text, readable, strict (no NaN)."""
     return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=2)
+
+
+def _strict(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _strict(item) for key, item in value.items()}
+        case list():
+            return [_strict(item) for item in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case PathLike():
+            return fspath(value)
+    return _strict(value.tolist()) if hasattr(value, "tolist") else value  # NumPy's, without importing it

@@ -33,7 +33,6 @@ def power_blocks(figures: RunFigures) -> tuple[Block, ...]:
         )
         blocks.append(Table(heads, rows, caption))
         blocks.append(_rails(measured))
-        blocks += _findings(measured)
     if missing:
         blocks += _missing(missing)
     elif figures.power_unavailable:
@@ -74,11 +73,6 @@ def _rail_row(name: str, rail: RailFigure) -> tuple[Cell, ...]:
         number(power(rail.mean_power_w), rail.mean_power_w),
         Cell("yes") if rail.counted else Cell("no", tone=Tone.MUTED),
     )
-
-
-def _findings(measured: list[tuple[str, EnergyFigure]]) -> list[Block]:
-    texts = tuple(f"{name}: {finding}" for name, figure in measured for finding in figure.findings)
-    return [Items(texts, Tone.WARN)] if texts else []
 
 
 def _missing(missing: list[tuple[str, Unavailable]]) -> list[Block]:

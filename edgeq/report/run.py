@@ -11,7 +11,6 @@ from edgeq.report.document import (
     Document,
     Facts,
     Items,
-    Note,
     Section,
     Table,
     Tone,
@@ -77,7 +76,8 @@ def verdict(figures: RunFigures) -> Verdict:
         (item for item in figures.speed_ups if item.variant in done),
         key=lambda item: _p90(done[item.variant]),
     )
-    tone = Tone.WARN if figures.warnings or failed or figures.environment.throttled else Tone.GOOD
+    noisy = any(variant.latency.noisy for variant in done.values() if variant.latency)
+    tone = Tone.WARN if failed or noisy or figures.environment.throttled else Tone.GOOD
     if ranked:
         return _against_float(ranked[0], done[ranked[0].variant], tone)
     if done:
@@ -148,13 +148,4 @@ def _accuracy_row(name: str, figure: AccuracyFigure) -> tuple[Cell, ...]:
 
 
 def _caveats(figures: RunFigures) -> tuple[Block, ...]:
-    blocks: list[Block] = []
-    failed = [variant for variant in figures.variants if variant.status == "failed"]
-    if failed:
-        rows = tuple((Cell(variant.name, tone=Tone.BAD), Cell(variant.reason)) for variant in failed)
-        blocks.append(Table(columns("Failed", "Why"), rows))
-    if figures.environment.throttled:
-        blocks.append(Note("The device throttled during the run: it is slower than it can be.", Tone.WARN))
-    if figures.warnings:
-        blocks.append(Items(figures.warnings, Tone.WARN))
-    return tuple(blocks)
+    return (Items(figures.warnings, Tone.WARN),) if figures.warnings else ()

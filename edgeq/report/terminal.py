@@ -44,7 +44,8 @@ def render(document: Document, console: Console, *, brief: bool = True) -> None:
         brief: leaves out what is detail and cuts long tables, saying how much was cut.
     """
     console.print(Text(document.title, style="bold"))
-    console.print(_signed(document.verdict.text, document.verdict.tone))
+    if document.verdict.text:
+        console.print(_signed(document.verdict.text, document.verdict.tone))
     for section in document.sections:
         if not (brief and section.detail):
             _section(section, console, brief)
@@ -58,9 +59,15 @@ def _section(section: Section, console: Console, brief: bool) -> None:
     console.print()
     console.print(Text(section.title, style="bold"))
     for block, renderable in shown:
-        fits = Measurement.get(console, console.options, renderable).maximum <= console.width - INDENT
-        whole = renderable if fits or not isinstance(block, Table) else _records(block, brief)
-        console.print(Padding(whole, (0, 0, 0, INDENT), expand=False))
+        console.print(Padding(_fitting(block, renderable, console, brief), (0, 0, 0, INDENT), expand=False))
+
+
+def _fitting(block: Block, renderable: RenderableType, console: Console, brief: bool) -> RenderableType:
+    """The block itself, or the records of a table whose longest words need more room than there is."""
+    least = Measurement.get(console, console.options, renderable).minimum
+    return (
+        _records(block, brief) if isinstance(block, Table) and least > console.width - INDENT else renderable
+    )
 
 
 def _table(block: Table, brief: bool) -> RenderableType:
@@ -70,8 +77,10 @@ def _table(block: Table, brief: bool) -> RenderableType:
     )
     for place in kept:
         column = block.columns[place]
-        justify = "right" if column.align is Align.RIGHT else "left"
-        table.add_column(Text(column.title), justify=justify)  # type: ignore[arg-type]
+        if column.align is Align.RIGHT:
+            table.add_column(Text(column.title), justify="right", no_wrap=True)
+        else:
+            table.add_column(Text(column.title), overflow="fold")
     for row in _rows(block, brief):
         table.add_row(*(_cell(row[place]) for place in kept))
     table.caption = _cut(len(block.rows), brief)
@@ -79,7 +88,7 @@ def _table(block: Table, brief: bool) -> RenderableType:
 
 
 def _records(block: Table, brief: bool) -> RenderableType:
-    """A table that is too wide, one line per cell: every row under its first cell."""
+    """A table that is too wide: every row becomes a heading with one line per cell that says something."""
     table = RichTable(
         box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left"
     )
@@ -88,7 +97,7 @@ def _records(block: Table, brief: bool) -> RenderableType:
     first, *rest = _kept(block, brief)
     for row in _rows(block, brief):
         table.add_row(Text(block.columns[first].title), _cell(row[first]))
-        for place in rest:
+        for place in (place for place in rest if row[place].text):
             table.add_row(Text(f"  {block.columns[place].title}"), _cell(row[place]))
     table.caption = _cut(len(block.rows), brief)
     return table

@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from edgeq.measure.figures import LatencyFigure, OpFigure, RunFigures, SpeedUpFigure, VariantFigures
 
 NOT_LATENCY = "Times on an emulated device are no latency: they tell nothing about real hardware."
-QUICK = (
-    "A quick look: a latency is quotable from 1024 inferences and 60 s on (MLPerf Mobile); "
-    "--full measures that long."
-)
 
 
 def latencies(figures: RunFigures) -> tuple[Block, ...]:
@@ -73,8 +69,6 @@ def latencies(figures: RunFigures) -> tuple[Block, ...]:
     notes: list[Block] = []
     if not figures.latency_valid:
         notes.append(Note(NOT_LATENCY, Tone.WARN))
-    elif not all(variant.latency.quotable for variant in measured if variant.latency):
-        notes.append(Note(QUICK, Tone.MUTED))
     return (
         table,
         Bars("Latency, p90 with its interval", tuple(_bar(v.name, v.latency) for v in measured if v.latency)),

@@ -1,0 +1,79 @@
+"""`edgeq deploy`: an artifact, the agent and the runtimes go to a device and are tried there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeq.cli.command import Command
+from edgeq.cli.console import emit, show
+from edgeq.cli.kinds import DEVICE
+from edgeq.cli.progress import progress
+
+if TYPE_CHECKING:
+    from edgeq.deployment import Deployment, LoadedModel
+    from edgeq.report.document import Cell, Document
+
+_EXAMPLES = (
+    ("edgeq deploy --device pixel", "The artifact that was converted last, to the device called pixel."),
+    ("edgeq deploy build/mobilenet --device local", "A named one, to this machine."),
+)
+
+
+@click.command(cls=Command, examples=_EXAMPLES, short_help="Put an artifact on a device and try it there.")
+@click.argument("artifact", type=click.Path(path_type=Path), required=False)
+@click.option("--device", type=DEVICE, required=True, help="A device of `edgeq devices list`.")
+def deploy(artifact: Path | None, device: str, as_json: bool) -> None:
+    """Upload ARTIFACT (the newest of this workspace unless given) and run each model once on the device.
+
+    What is there already is not sent again.
+    """
+    import edgeq
+
+    with progress() as listener:
+        deployment = edgeq.deploy(artifact, device=device, progress=listener)
+    if as_json:
+        emit({"deployment": deployment})
+        return
+    show(_document(deployment))
+    click.echo("\nnext  edgeq profile")
+
+
+def _document(deployment: Deployment) -> Document:
+    from edgeq.cli.findings import findings_section
+    from edgeq.report.document import Cell, Document, Facts, Section, Table, Tone, Verdict, columns
+    from edgeq.report.units import seconds, size
+
+    failed = [model for model in deployment.models if model.status == "failed"]
+    well = f"{len(deployment.models) - len(failed)} of {len(deployment.models)} models run there."
+    moved = f"{size(deployment.bytes_sent)}, {size(deployment.bytes_there)} were there already"
+    facts = (
+        ("Device", Cell(f"{deployment.facts.cpu_model or deployment.facts.machine} ({deployment.profile})")),
+        ("Engines", Cell(", ".join(f"{name} {version}" for name, version in deployment.libraries.items()))),
+        ("Sent", Cell(f"{moved}, in {seconds(deployment.seconds)}")),
+    )
+    heads = columns("Model", "Engine", "State", ">Load", ">First inference", ">Peak memory", "Why")
+    models = Table(heads, tuple(_row(model) for model in deployment.models))
+    return Document(
+        f"{deployment.artifact_name} on {deployment.device}",
+        "",
+        Verdict(well, Tone.BAD if failed else Tone.GOOD),
+        (Section("Deployment", (Facts(facts), models)), *findings_section(deployment.findings)),
+    )
+
+
+def _row(model: LoadedModel) -> tuple[Cell, ...]:
+    from edgeq.report.document import Cell, Tone, number
+    from edgeq.report.units import duration, maybe, size
+
+    return (
+        Cell(model.file),
+        Cell(model.engine.value),
+        Cell(model.status.value, tone=Tone.BAD if model.status == "failed" else Tone.GOOD),
+        number(maybe(model.load_ns, duration), model.load_ns),
+        number(maybe(model.first_inference_ns, duration), model.first_inference_ns),
+        number(maybe(model.peak_memory_bytes, size), model.peak_memory_bytes),
+        Cell(model.reason),
+    )

@@ -1,0 +1,56 @@
+"""Parameter types that complete names in the shell: devices, profiles, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+from edgeq.errors import EdgeqError
+
+
+class Name(click.ParamType):  # type: ignore[type-arg]  # older clicks cannot be subscripted
+    """A text that the shell completes from what exists; anything else is left for the verb to judge.
+
+    Args:
+        name: what the help calls it.
+        known: gives (name, help) of everything there is; an error of edgeq's completes nothing.
+    """
+
+    def __init__(self, name: str, known: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        self.name = name
+        self._known = known
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The known names that begin like this."""
+        try:
+            known = list(self._known())
+        except (EdgeqError, OSError):
+            return []
+        return [CompletionItem(name, help=text) for name, text in known if name.startswith(incomplete)]
+
+
+def _devices() -> Iterable[tuple[str, str]]:
+    from edgeq.devices.inventory import devices
+
+    return [(device.name, device.host or "this machine") for device in devices()]
+
+
+def _profiles() -> Iterable[tuple[str, str]]:
+    from edgeq.devices.profile import profiles
+
+    return [(name, "") for name in profiles()]
+
+
+def _runs() -> Iterable[tuple[str, str]]:
+    from edgeq.workspace import LATEST, Workspace
+
+    return [(LATEST, "the newest run"), *((entry.id, "") for entry in Workspace.find().runs())]
+
+
+DEVICE = Name("device", _devices)
+PROFILE = Name("profile", _profiles)
+RUN = Name("run", _runs)
