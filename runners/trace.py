@@ -75,7 +75,9 @@ class Variant:
         feeds: its inputs; latency is measured on the first sample.
         threads: intra-op threads.
         batch: samples per inference.
-        options: engine options (graph optimisation level, kernel mode).
+        options: engine options: for ONNX Runtime `level` (none, basic, extended, all) and session
+            configuration entries; for LiteRT entries of its XNNPACK group in TOML (kernel_mode='"builtin"').
+        library_version: recorded where the runtime itself tells no version (LiteRT).
     """
 
     name: str
@@ -86,6 +88,7 @@ class Variant:
     threads: int = 1
     batch: int = 1
     options: Mapping[str, str] = field(default_factory=dict)
+    library_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,15 @@ class OutputBlob:
 
 @dataclass(frozen=True)
 class VariantTrace:
-    """What was observed of one variant. `reason` says why it failed; every list is in the order of observation."""
+    """What was observed of one variant; every list is in the order of observation.
+
+    Attributes:
+        reason: why it failed, or what is missing of a variant that is done (per-operator times).
+        load_ns: loading the runtime and the model; first_inference_ns: the runtime's first call after it.
+        warm_up_ns: the inferences until latency was steady, not part of latency_ns.
+        latency_ns: the runtime's call alone, window after window.
+        peak_memory_bytes: peak resident memory of the engine's process.
+    """
 
     name: str
     status: Status
@@ -218,7 +229,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the agent finds out about its device, once per session (also the answer to `probe`)."""
+    """What the agent finds out about its device, once per session (also the answer to `probe`).
+
+    Attributes:
+        machine: what a library must be built for: "armv7l" for a 32-bit userland under a 64-bit kernel.
+        system: "linux", "android" or "darwin"; a glibc userland on a phone is a "linux".
+        libc: "glibc 2.36", "musl", "bionic", "libSystem".
+        power_sources: source → its rails, or "unavailable: " and the reason.
+        wheels: runtimes that are installed as Python wheels → version.
+        board: the board's own name from its device tree.
+    """
 
     hostname: str
     machine: str
@@ -233,6 +253,7 @@ class Facts:
     free_disk_bytes: int | None
     power_sources: Mapping[str, str] = field(default_factory=dict)
     wheels: Mapping[str, str] = field(default_factory=dict)
+    board: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Protocol
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
+BLOCK_BYTES = 1 << 18
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -21,7 +23,11 @@ class Completed:
 
 
 class Transport(Protocol):
-    """A way to a device. Errors are those of edgeq.errors; a Transport can be used again after an error."""
+    """A way to a device, usable again after any error and from several threads.
+
+    All methods raise UnreachableError when there is no connection or it is lost on the way,
+    AuthenticationError or HostKeyError when one cannot be made.
+    """
 
     @property
     def where(self) -> str:
@@ -29,15 +35,26 @@ class Transport(Protocol):
         ...
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
-        """Runs a command on the device; arguments reach it as they are, whatever they hold."""
+        """Runs a command on the device; arguments reach it as they are, whatever they hold.
+
+        A command that does not end in time counts as a lost connection (UnreachableError).
+        """
         ...
 
     def put(self, source: Path, target: str, *, offset: int = 0, progress: Progress | None = None) -> None:
-        """Copies a file to the device from `offset` on, appending there when offset > 0."""
+        """Copies a file to the device from `offset` on, appending there when offset > 0.
+
+        Raises:
+            StorageError: the device cannot store it (disk full, read-only).
+        """
         ...
 
     def get(self, source: str, target: Path, *, progress: Progress | None = None) -> None:
-        """Copies a file from the device; the target appears whole or not at all."""
+        """Copies a file from the device; the target appears whole or not at all.
+
+        Raises:
+            StorageError: there is no such file on the device, or the host cannot store it.
+        """
         ...
 
     def close(self) -> None:

@@ -1,0 +1,220 @@
+"""The agent's commands. `python3 agent.pyz ROOT COMMAND` reads one JSON object and answers with one.
+
+Two more are for the agent itself: `engine` (child.py) and `supervise FOLDER` (run.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, List
+
+from . import facts, lease, power
+from .files import Refused, Root, read_json, read_text, storage_errors, write_json
+from .run import PROTOCOL, State, supervise
+
+Json = Dict[str, Any]
+KEEP_S = 7 * 24 * 3600.0
+"""Runs and blobs that nobody has touched for this long are swept away."""
+
+
+def probe(root: Root, _: Json) -> Json:
+    """What this device is."""
+    return dict(facts.probe(root.path), power_sources=power.describe(facts.sysfs()))
+
+
+def stat(root: Root, request: Json) -> Json:
+    """Which blobs are there, how much of the others has arrived, and how much room is left."""
+    have: List[str] = []
+    parts: Dict[str, int] = {}
+    for digest in request["digests"]:
+        if os.path.exists(root.blob(digest)):
+            with contextlib.suppress(OSError):
+                os.utime(root.blob(digest))  # in use: the sweep leaves it
+            have.append(digest)
+        elif os.path.exists(root.blob(digest) + ".part"):
+            parts[digest] = os.path.getsize(root.blob(digest) + ".part")
+    return {"have": have, "parts": parts, "free_bytes": facts.free_disk(root.path)}
+
+
+def commit(root: Root, request: Json) -> Json:
+    """Verifies an upload by its digest and gives it its name; what does not verify is removed."""
+    digest, found = request["digest"], hashlib.sha256()
+    part = root.blob(digest) + ".part"
+    try:
+        with open(part, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                found.update(block)
+    except FileNotFoundError:
+        if os.path.exists(root.blob(digest)):
+            return {}  # asked twice: the answer to the first was lost on the way
+        raise Refused("storage", "the upload of %s has vanished" % digest[:12]) from None
+    if found.hexdigest() != digest:
+        os.remove(part)
+        raise Refused("damaged", "the upload of %s arrived damaged" % digest[:12], "try again")
+    with storage_errors():
+        os.replace(part, root.blob(digest))
+    return {}
+
+
+def discard(root: Root, request: Json) -> Json:
+    """Removes what has arrived of an upload."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(root.blob(request["digest"]) + ".part")
+    return {}
+
+
+def take_lease(root: Root, request: Json) -> Json:
+    """Takes or renews the lease; a new holder also clears away what is stale."""
+    new = request["new"]
+    held = lease.take(root, request["owner"], request["token"], request["seconds"])
+    if new:
+        sweep(root)
+    return {"expires_s": held["expires_s"]}
+
+
+def release_lease(root: Root, request: Json) -> Json:
+    """Gives the lease back."""
+    lease.release(root, request["token"])
+    return {}
+
+
+def start(root: Root, request: Json) -> Json:
+    """Starts a run, detached; asked twice with the same job it starts once."""
+    job = request["job"]
+    folder = root.run(job["id"])
+    if os.path.exists(os.path.join(folder, "state.json")):
+        return {}
+    lease.check(root, request["token"])
+    handle = _run_lock(root)
+    with storage_errors():
+        os.makedirs(folder, exist_ok=True)
+        write_json(os.path.join(folder, "job.json"), job)
+        State(folder).tell("starting", 0, 0)
+        log = open(os.path.join(folder, "agent.log"), "ab")  # noqa: SIM115
+    command = [sys.executable, sys.argv[0], root.path, "supervise", folder]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=[handle],
+        start_new_session=True,
+        cwd=root.path,
+    )
+    about = {"job": job["id"], "owner": request["owner"], "token": request["token"], "pid": process.pid}
+    lease.describe_run(handle, about)
+    return {}
+
+
+def _run_lock(root: Root) -> int:
+    for _ in range(20):  # a status query holds it for a moment
+        handle = lease.try_run_lock(root)
+        if handle is not None:
+            return handle
+        time.sleep(0.05)
+    raise Refused("lease", "another run is still going on: %s" % lease.run_holder(root))
+
+
+def status(root: Root, request: Json) -> Json:
+    """How a run stands: running, done, failed with a message, or missing."""
+    folder = root.run(request["job"])
+    living = lease.run_holder(
+        root
+    )  # asked before the state is read, so that an end in between is seen as such
+    state = read_json(os.path.join(folder, "state.json"))
+    if not state:
+        return {"state": "missing"}
+    if state["state"] == "running" and (living or {}).get("job") != request["job"]:
+        message = "the agent was killed on the device (by hand, by a reboot or for lack of memory)"
+        return {"state": "failed", "message": message + _log_tail(folder)}
+    return dict(state)
+
+
+def stop(root: Root, request: Json) -> Json:
+    """Kills a living run with all its processes."""
+    living = lease.run_holder(root)
+    if living and living.get("job") == request["job"]:
+        State(root.run(request["job"])).end("failed", "the run was stopped")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(living["pid"], signal.SIGKILL)
+    return {}
+
+
+def forget(root: Root, request: Json) -> Json:
+    """Removes a run's folder."""
+    shutil.rmtree(root.run(request["job"]), ignore_errors=True)
+    return {}
+
+
+def write_record(root: Root, request: Json) -> Json:
+    """Keeps a small named JSON."""
+    with storage_errors():
+        os.makedirs(root.records, exist_ok=True)
+        write_json(os.path.join(root.records, request["name"] + ".json"), request["record"])
+    return {}
+
+
+def records(root: Root, _: Json) -> Json:
+    """All records that can be read, by name."""
+    names = sorted(os.listdir(root.records)) if os.path.isdir(root.records) else []
+    found = {n[:-5]: read_json(os.path.join(root.records, n)) for n in names if n.endswith(".json")}
+    return {"records": {name: record for name, record in found.items() if record is not None}}
+
+
+def sweep(root: Root) -> None:
+    """Removes runs and blobs that have not been touched for a week, and half-made files of dead processes."""
+    oldest = time.time() - KEEP_S
+    for folder in (root.runs, root.blobs):
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                if os.path.getmtime(path) >= oldest or path == os.path.abspath(sys.argv[0]):
+                    continue
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def _log_tail(folder: str) -> str:
+    lines = (read_text(os.path.join(folder, "agent.log")) or "").splitlines()
+    return ": " + lines[-1] if lines else ""
+
+
+COMMANDS: Dict[str, Callable[[Root, Json], Json]] = {
+    "probe": probe,
+    "stat": stat,
+    "commit": commit,
+    "discard": discard,
+    "take-lease": take_lease,
+    "release-lease": release_lease,
+    "start": start,
+    "status": status,
+    "stop": stop,
+    "forget": forget,
+    "write-record": write_record,
+    "records": records,
+}
+
+
+def main() -> int:
+    """Runs the command of the argument list; the exit code is 0 whenever there is an answer."""
+    if sys.argv[1] == "engine":
+        from .child import serve
+
+        return serve()
+    root, command = Root(sys.argv[1]), sys.argv[2]
+    if command == "supervise":
+        return supervise(root, sys.argv[3])
+    request = json.load(sys.stdin)
+    try:
+        answer: Json = {"answer": COMMANDS[command](root, request)}
+    except Refused as refusal:
+        answer = {"refused": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}}
+    json.dump(dict(answer, protocol=PROTOCOL), sys.stdout)
+    return 0

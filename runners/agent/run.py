@@ -1,0 +1,289 @@
+"""One run, in a process of its own that outlives the connection: variants in child processes, rounds interleaved.
+
+The trace it leaves has the shape of `Trace` in the host's protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from . import facts, power
+from .files import Root, read_json, write_json
+
+PROTOCOL = 1
+PROFILED_INFERENCES = 50
+WARM_UP_LIMIT_S = 20.0
+STATE_INTERVAL_S = 0.4
+
+
+class State:
+    """state.json: what the host reads while it waits."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, "state.json")
+        self._written_s = 0.0
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Progress; written at most a few times a second."""
+        if done == 0 or time.monotonic() - self._written_s >= STATE_INTERVAL_S:
+            self._write({"state": "running", "stage": stage, "done": done, "total": total})
+
+    def end(self, state: str, message: str = "") -> None:
+        """The end: done or failed. Only the first end counts."""
+        self._write({"state": state, "message": message})
+        self._ended = True
+
+    def _write(self, value: Dict[str, Any]) -> None:
+        with self._lock:
+            if not self._ended:
+                write_json(self._path, value)
+                self._written_s = time.monotonic()
+
+
+class VariantFailed(Exception):
+    """A variant cannot go on; the text is the reason the user reads."""
+
+
+class Child:
+    """The host side of one engine process."""
+
+    def __init__(self, variant: Mapping[str, Any], log: str) -> None:
+        self._log = log
+        isolated = (
+            ["-S", "-E"] if variant["library"] else []
+        )  # a wheel needs site-packages, a library does not
+        command = [sys.executable, *isolated, sys.argv[0], "engine"]
+        with open(log, "ab") as errors:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            )
+
+    def ask(
+        self, do: str, progress: Optional[Callable[[int, int], None]] = None, **request: Any
+    ) -> Dict[str, Any]:
+        """One request and its reply; VariantFailed carries the engine's refusal or the signal that ended it."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin and stdout
+        try:
+            stdin.write((json.dumps(dict(request, do=do)) + "\n").encode())
+            stdin.flush()
+        except BrokenPipeError:
+            raise VariantFailed(self._fate()) from None
+        for line in stdout:
+            message = json.loads(line)
+            if "error" in message:
+                raise VariantFailed(message["error"] + self._tail())
+            if "reply" in message:
+                reply: Dict[str, Any] = message["reply"]
+                return reply
+            if progress:
+                progress(message["done"], message["total"])
+        raise VariantFailed(self._fate())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _fate(self) -> str:
+        code = self._process.wait()
+        if code >= 0:
+            return "the engine process ended with code %d%s" % (code, self._tail())
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "signal %d" % -code
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return "the engine process was ended by %s%s%s" % (name, hint, self._tail())
+
+    def _tail(self) -> str:
+        try:
+            with open(self._log, encoding="utf-8", errors="replace") as file:
+                lines = [line.strip() for line in file if line.strip() and not line.startswith("INFO")]
+        except OSError:
+            return ""
+        return " [%s]" % " | ".join(lines[-3:])[:600] if lines else ""
+
+
+class Run:
+    """Executes a job; `trace` is what was observed."""
+
+    def __init__(self, root: Root, folder: str, state: State) -> None:
+        self._root, self._folder, self._state = root, folder, state
+        self._job: Dict[str, Any] = read_json(os.path.join(folder, "job.json"))
+        self._children: Dict[str, Child] = {}
+        self._traces: Dict[str, Dict[str, Any]] = {
+            variant["name"]: {"name": variant["name"], "status": "done", "reason": ""}
+            for variant in self._job["variants"]
+        }
+        self._snapshots: List[Dict[str, Any]] = []
+        self._idle: List[Dict[str, int]] = []
+
+    def execute(self) -> Dict[str, Any]:
+        """All phases in order; a failing variant leaves the others alone."""
+        started = time.time()
+        meters, missing = power.find(facts.sysfs(), self._job["power"]) if self._job["power"] else ([], {})
+        sampler = power.Sampler(meters)
+        if meters:
+            sampler.start()
+        try:
+            self._snapshot()
+            self._rest(bool(meters))
+            self._load()
+            self._measure()
+            self._outputs()
+            self._finish_children()
+            self._rest(bool(meters))
+            self._snapshot()
+        finally:
+            series = sampler.stop() if meters else []
+            self._finish_children()
+        self._profile()
+        return {
+            "job": self._job["id"],
+            "facts": dict(facts.probe(self._root.path), power_sources=power.describe(facts.sysfs())),
+            "started_unix_s": started,
+            "variants": list(self._traces.values()),
+            "snapshots": self._snapshots,
+            "affinity": facts.affinity(),
+            "idle": self._idle,
+            "power": series,
+            "power_unavailable": missing,
+            "protocol": PROTOCOL,
+        }
+
+    def _load(self) -> None:
+        variants = self._job["variants"]
+        for index, variant in enumerate(variants):
+            self._state.tell("loading " + variant["name"], index, len(variants))
+            self._start(index, variant, profile="")
+
+    def _start(self, index: int, variant: Dict[str, Any], profile: str) -> None:
+        name = variant["name"]
+        child = Child(variant, os.path.join(self._folder, "engine-%d.log" % index))
+        self._children[name] = child
+        found = self._ask(name, "load", variant=variant, blobs=self._root.blobs, profile=profile)
+        if found and not profile:
+            self._traces[name].update(found)
+
+    def _ask(self, name: str, do: str, **request: Any) -> Optional[Dict[str, Any]]:
+        """Asks a variant's engine; a refusal fails the variant and gives None, as does asking it again."""
+        child = self._children.get(name)
+        if child is None:
+            return None
+        try:
+            return child.ask(do, **request)
+        except VariantFailed as error:
+            self._traces[name].update(status="failed", reason=str(error))
+            self._children.pop(name).close()
+            return None
+
+    def _measure(self) -> None:
+        timing = self._job["timing"]
+        if not timing:
+            return
+        names, rounds = list(self._children), timing["rounds"]
+        for index, name in enumerate(names):
+            self._state.tell("warming up " + name, index, len(names))
+            limit_s = min(WARM_UP_LIMIT_S, timing["max_seconds"])
+            found = self._ask(name, "warm_up", limit_s=limit_s) or {"latency_ns": []}
+            self._traces[name].update(warm_up_ns=found["latency_ns"], latency_ns=[], windows=[])
+        for index in range(rounds):
+            self._snapshot()
+            for place, name in enumerate(names):
+                self._state.tell("measuring " + name, index * len(names) + place, rounds * len(names))
+                self._window(name, timing)
+
+    def _window(self, name: str, timing: Mapping[str, Any]) -> None:
+        rounds = timing["rounds"]
+        found = self._ask(
+            name,
+            "measure",
+            inferences=-(-timing["min_inferences"] // rounds),
+            seconds=timing["min_seconds"] / rounds,
+            limit_s=timing["max_seconds"] / rounds,
+        )
+        if found:
+            trace = self._traces[name]
+            trace["latency_ns"] += found["latency_ns"]
+            window = {"start_ns": found["start_ns"], "end_ns": found["end_ns"]}
+            trace["windows"].append(dict(window, inferences=len(found["latency_ns"])))
+
+    def _outputs(self) -> None:
+        for index, variant in enumerate(self._job["variants"] if self._job["outputs"] else ()):
+            name = variant["name"]
+            stage = "running the samples through " + name
+            self._state.tell(stage, 0, 0)
+            prefix = os.path.join(self._folder, "output-%d" % index)
+
+            def progress(done: int, total: int, stage: str = stage) -> None:
+                self._state.tell(stage, done, total)
+
+            self._traces[name].update(self._ask(name, "outputs", prefix=prefix, progress=progress) or {})
+
+    def _finish_children(self) -> None:
+        for name in list(self._children):
+            self._traces[name].update(self._ask(name, "memory") or {})
+            if name in self._children:
+                self._children.pop(name).close()
+
+    def _profile(self) -> None:
+        """Per-operator times, in processes of their own: profiling costs time and memory."""
+        for index, variant in enumerate(self._job["variants"] if self._job["per_op"] else ()):
+            trace = self._traces[variant["name"]]
+            if trace["status"] == "failed":
+                continue
+            self._state.tell("profiling " + variant["name"], index, len(self._job["variants"]))
+            log = os.path.join(self._folder, "engine-%d.log" % index)
+            child = Child(variant, log)
+            try:
+                target = os.path.join(self._folder, "profile-%d" % index)
+                child.ask("load", variant=variant, blobs=self._root.blobs, profile=target)
+                ops = child.ask("profile", inferences=PROFILED_INFERENCES)["ops"]
+                trace["ops"] = [{"name": n, "calls": k, "total_ns": t} for n, k, t in ops]
+            except VariantFailed as error:
+                trace["reason"] = "no per-operator times: %s" % error
+            finally:
+                child.close()
+
+    def _rest(self, metered: bool) -> None:
+        seconds = self._job["idle_seconds"] if metered else 0
+        if seconds > 0:
+            self._state.tell("measuring the idle device", 0, 0)
+            start = time.monotonic_ns()
+            time.sleep(seconds)
+            self._idle.append({"start_ns": start, "end_ns": time.monotonic_ns(), "inferences": 0})
+
+    def _snapshot(self) -> None:
+        self._snapshots.append(facts.snapshot())
+
+
+def supervise(root: Root, folder: str) -> int:
+    """The detached process: executes the job, writes trace.json, kills its whole group on time-out."""
+    state = State(folder)
+    job = read_json(os.path.join(folder, "job.json"))
+    timeout_s = job["timeout_seconds"]
+
+    def expire() -> None:
+        state.end("failed", "the run took longer than its %g s and was stopped" % timeout_s)
+        os.killpg(0, signal.SIGKILL)
+
+    watchdog = threading.Timer(timeout_s, expire)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        write_json(os.path.join(folder, "trace.json"), Run(root, folder, state).execute())
+        state.end("done")
+    except Exception as error:
+        state.end("failed", "%s: %s" % (type(error).__name__, error))
+        raise  # the traceback goes to the run's log
+    return 0
