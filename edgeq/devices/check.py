@@ -20,9 +20,6 @@ _ARM_FEATURES: Mapping[str, frozenset[str]] = {
 }
 _X86_FEATURES: Mapping[str, frozenset[str]] = {"avx_vnni": frozenset({"avx_vnni", "avx512_vnni"})}
 
-LIBRARY_BYTES = 64 << 20
-"""Room that the agent and two runtimes take on a device, generously."""
-
 
 class Severity(StrEnum):
     """How much a finding matters."""
@@ -46,12 +43,12 @@ class Needs:
     """What a set of model files asks of a device.
 
     Attributes:
-        bytes_total: size of all files that are not there yet.
+        bytes_to_send: size of all files that are not there yet, runtimes included.
         largest_model_bytes: of one model file; a runtime keeps weights and activations in memory.
         onnx_activations: the dialect of the integer ONNX file; None where there is none.
     """
 
-    bytes_total: int = 0
+    bytes_to_send: int = 0
     largest_model_bytes: int = 0
     onnx_activations: Activations | None = None
 
@@ -121,9 +118,9 @@ def _features(profile: DeviceProfile, facts: Facts) -> list[Finding]:
 
 def _room(facts: Facts, needs: Needs) -> list[Finding]:
     found = []
-    wanted = needs.bytes_total + LIBRARY_BYTES if needs.bytes_total else 0
-    if facts.free_disk_bytes is not None and wanted > facts.free_disk_bytes:
-        message = f"{wanted >> 20} MiB are needed on the device, {facts.free_disk_bytes >> 20} MiB are free"
+    if facts.free_disk_bytes is not None and needs.bytes_to_send > facts.free_disk_bytes:
+        wanted, free = needs.bytes_to_send / 2**20, facts.free_disk_bytes / 2**20
+        message = f"{wanted:.1f} MiB are needed on the device, {free:.1f} MiB are free"
         hint = "make room on the device, or set EDGEQ_HOME there"
         found.append(Finding(Severity.BLOCKING, message, hint))
     if facts.memory_bytes is not None and needs.largest_model_bytes > facts.memory_bytes:
@@ -152,7 +149,7 @@ def _dialect(facts: Facts, needs: Needs) -> list[Finding]:
 
 
 def _power(profile: DeviceProfile, facts: Facts) -> list[Finding]:
-    if facts.power_sources:
+    if any(not told.startswith("unavailable") for told in facts.power_sources.values()):
         return []
     return [
         Finding(Severity.NOTE, "no power source was found: energy will be unavailable", profile.power_note)

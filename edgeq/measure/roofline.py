@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.measure.figures import RooflineFigure
@@ -29,6 +30,22 @@ def count_macs(graph: ir.Model) -> int | None:
             return None
         total += macs
     return total
+
+
+def count_macs_of(path: Path) -> int | None:
+    """`count_macs` of an ONNX file; shapes that the file leaves out are inferred, weights are not read.
+
+    Returns:
+        None when the file cannot be read or a shape cannot be inferred.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    try:
+        model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+    except Exception:  # protobuf, the checker and the inference raise unrelated types; no count is no failure
+        return None
+    return count_macs(ir.from_proto(model))
 
 
 def roofline(
