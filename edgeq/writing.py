@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgeq.artifact import ModelFile, digest
 from edgeq.figures import Format, Precision
 from edgeq.formats import onnx, tflite
+from edgeq.formats.tflite.layout import storage_order
 from edgeq.quantize.dialect import Activations, IoType
 from edgeq.quantize.plan import Plan
 from edgeq.runners.trace import Layout
@@ -66,7 +67,7 @@ def _input(value: ir.Value, stored: Layout) -> TensorSpec:
     spec = _spec(value)
     if stored is Layout.AS_IS:
         return replace(spec, layout=image_layout(spec.shape))
-    permuted = tflite.storage_order(value) == _PERMUTED
+    permuted = storage_order(value) == _PERMUTED
     return replace(spec, layout=Layout.NCHW if permuted else Layout.NHWC)
 
 

@@ -12,7 +12,7 @@ from edgeq.errors import ModelError, UnsupportedError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["SourceFormat", "kind", "read"]
+__all__ = ["SourceFormat", "kind", "read", "read_source"]
 
 
 class SourceFormat(StrEnum):
@@ -111,15 +111,20 @@ def read(path: Path) -> ir.Model:
         ModelError: the file is missing, damaged or of a kind that edgeq does not read.
         UnsupportedError: it has layers or operators outside edgeq's tables, or is another framework's file.
     """
+    from edgeq.graph import canonicalise
+
+    return canonicalise(read_source(path))
+
+
+def read_source(path: Path) -> ir.Model:
+    """Reads a model file into a float graph as its author built it, before any rewrite; `read` tells the rest."""
     source = kind(path)
     if source not in _READABLE:
         raise UnsupportedError(f"edgeq does not read {source} files", where=str(path), hint=_WAYS_OUT[source])
-    from edgeq.graph import canonicalise
-
     if source is SourceFormat.KERAS:
         from edgeq.formats import keras
 
-        return canonicalise(keras.read(path))
+        return keras.read(path)
     from edgeq.formats import onnx
 
-    return canonicalise(onnx.read(path))
+    return onnx.read(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from edgeq.execution import Arrays
 from edgeq.figures import Format, ParityFigure
 from edgeq.formats import onnx, tflite
 from edgeq.quantize.dialect import Activations, IoType
@@ -23,17 +23,15 @@ class ParityTally:
     """Compares the last integers of every file with those of the first, sample by sample."""
 
     def __init__(self, files: Sequence[Loaded], plan: Plan) -> None:
-        self._files = files
-        self._plan = plan
+        self.files = tuple(files)
+        self._scales = [plan.tensors[spec.name].scale[0] for file in files[:1] for spec in file.file.outputs]
         self._samples = self._values = self._differing = self._max_steps = 0
 
-    def add(self, sample: Arrays, inputs: Sequence[TensorSpec]) -> None:
-        """One sample through every file."""
+    def add(self, outputs: Sequence[Sequence[NDArray[np.float32]]]) -> None:
+        """The outputs of every file, in the order of `files`, for one sample."""
         self._samples += 1
-        first, *others = [model.run(sample, inputs) for model in self._files] or [[]]
-        for other in others:
-            for spec, mine, theirs in zip(self._files[0].file.outputs, first, other, strict=True):
-                scale = self._plan.tensors[spec.name].scale[0]
+        for other in outputs[1:]:
+            for scale, mine, theirs in zip(self._scales, outputs[0], other, strict=True):
                 steps = np.abs(np.rint((mine - theirs) / np.float32(scale)))
                 self._values += steps.size
                 self._differing += int(np.count_nonzero(steps))
@@ -41,7 +39,7 @@ class ParityTally:
 
     def figure(self) -> ParityFigure | None:
         """The figure over all samples so far; None when there is but one file."""
-        if len(self._files) < 2:
+        if len(self.files) < 2:
             return None
         return ParityFigure(self._samples, self._values, self._differing, self._max_steps)
 
