@@ -22,6 +22,8 @@ Sample = Mapping[str, NDArray[np.float32]]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LABEL_KEYS = ("labels",)
+KEPT_BYTES = 64 * 2**20
+"""Decoded photographs kept for the next pass; beyond this they are decoded again."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,19 @@ class ImageSamples:
     def _table(self) -> NDArray[np.float32]:
         return self.preprocess.table(self._size[2])
 
+    @cached_property
+    def _kept(self) -> dict[Path, NDArray[np.uint8]]:
+        return {}
+
     def _pixels(self, file: Path) -> NDArray[np.uint8]:
+        pixels = self._kept.get(file)
+        if pixels is None:
+            pixels = self._decode(file)
+            if (len(self._kept) + 1) * pixels.nbytes <= KEPT_BYTES:
+                self._kept[file] = pixels
+        return pixels
+
+    def _decode(self, file: Path) -> NDArray[np.uint8]:
         from PIL import Image
 
         height, width, channels = self._size
