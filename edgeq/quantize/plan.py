@@ -51,7 +51,8 @@ class Quant:
             raise ValueError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points")
         if self.axis is None and len(self.scale) != 1:
             raise ValueError("a per-tensor grid has one scale")
-        if not all(np.isfinite(s) and s > 0 and np.float32(s) == s for s in self.scale):
+        scales = np.asarray(self.scale, np.float64)
+        if not (np.isfinite(scales) & (scales > 0) & (scales.astype(np.float32) == scales)).all():
             raise ValueError("scales must be positive, finite float32 values")
         if not all(self.qmin <= z <= self.qmax for z in self.zero_point):
             raise ValueError(f"zero points must lie in [{self.qmin}, {self.qmax}]")

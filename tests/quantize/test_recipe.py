@@ -1,0 +1,54 @@
+import pytest
+from edgeq.errors import UsageError
+from edgeq.quantize import Activations, IoType, Recipe, WeightGranularity
+from edgeq.quantize.recipe import RangeMethod
+
+
+@pytest.mark.parametrize("name", ["fast", "balanced", "best"])
+def test_the_three_names_are_accepted(name):
+    assert Recipe.load(name).name == name
+
+
+def test_a_toml_recipe_sets_every_key(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'base = "fast"\nweights = "per-tensor"\nranges = "percentile"\npercentile = 99\n'
+        'keep_float = ["head/*"]\nio = "int8"\nactivations = "s8"\n'
+    )
+    assert Recipe.load(path) == Recipe(
+        "mine",
+        WeightGranularity.PER_TENSOR,
+        RangeMethod.PERCENTILE,
+        99.0,
+        ("head/*",),
+        IoType.INT8,
+        Activations.S8,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("colour = 1", "unknown key colour"),
+        ('ranges = "kl"', "min-max"),
+        ("percentile = 20", "above 50"),
+        ('percentile = "99"', "wrong type"),
+        ('keep_float = "a"', "wrong type"),
+        ('base = "worst"', "fast, balanced, best"),
+        ("ranges = [", "cannot be read"),
+    ],
+)
+def test_a_wrong_recipe_is_explained(tmp_path, text, said):
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        Recipe.load(path)
+    assert said in str(caught.value)
+    assert "r.toml" in str(caught.value) or "recipe r" in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_known(tmp_path):
+    with pytest.raises(UsageError, match="fast, balanced, best"):
+        Recipe.load("quick")
+    with pytest.raises(UsageError, match="cannot be read"):
+        Recipe.load(tmp_path / "absent.toml")
