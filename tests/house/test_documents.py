@@ -12,7 +12,7 @@ import pytest
 from house_tree import ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
-COMMAND = re.compile(r"^\s*(?:\$ )?(edgeq [^#…|]*)", re.MULTILINE)
+COMMAND = re.compile(r"^\s*(?:\$ )?(edgeq [^#…|\n]*)", re.MULTILINE)
 INLINE = re.compile(r"`(edgeq [a-z][^`…]*)`")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 

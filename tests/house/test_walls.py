@@ -20,8 +20,8 @@ WALLS: Mapping[str, tuple[str, ...]] = {
     "keras": (),
     "tf_keras": (),
     "torch": (),
-    "onnxruntime": ("edgeq.execution", "edgeq.verify", "edgeq.quantize.calibrate"),
-    "ai_edge_litert": ("edgeq.execution", "edgeq.verify", "edgeq.formats.tflite"),
+    "onnxruntime": ("edgeq.execution", "edgeq.quantize.calibration"),
+    "ai_edge_litert": ("edgeq.execution", "edgeq.formats.tflite"),
     "flatbuffers": ("edgeq.formats.tflite",),
     "paramiko": ("edgeq.runners.ssh",),
     "click": ("edgeq.cli",),
@@ -33,34 +33,38 @@ WALLS: Mapping[str, tuple[str, ...]] = {
 # These are imported inside functions alone, wherever they are allowed.
 HEAVY = {"onnxruntime", "ai_edge_litert", "paramiko", "onnx", "h5py", "PIL", "tensorflow", "keras", "torch"}
 
-# Upper floors import lower ones. A module stands on the floor of its longest prefix.
-FLOORS: Mapping[str, int] = {
-    "edgeq.cli": 6,
-    "edgeq": 5,
-    "edgeq.conversion": 4,
-    "edgeq.deployment": 4,
-    "edgeq.profiling": 4,
-    "edgeq.comparison": 4,
-    "edgeq.doctor": 4,
-    "edgeq.formats": 3,
-    "edgeq.quantize": 3,
-    "edgeq.devices": 3,
-    "edgeq.report": 3,
-    "edgeq.verify": 3,
-    "edgeq.artifact": 3,
-    "edgeq.workspace": 3,
-    "edgeq.samples": 3,
-    "edgeq.execution": 3,
-    "edgeq.graph": 2,
-    "edgeq.measure": 2,
-    "edgeq.figures": 2,
-    "edgeq.quantize.plan": 1,
-    "edgeq.preprocess": 1,
-    "edgeq.signature": 1,
-    "edgeq.progress": 1,
-    "edgeq.runners": 1,
-    "edgeq.errors": 0,
-}
+# From the ground up: a module imports its own floor and those below. The unnamed stand with their package.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    (
+        "quantize.plan",
+        "quantize.dialect",
+        "preprocess",
+        "signature",
+        "progress",
+        "records",
+        "atomic",
+        "runners",
+    ),
+    ("graph", "measure", "figures"),
+    (
+        "formats",
+        "quantize",
+        "devices",
+        "report",
+        "verify",
+        "artifact",
+        "workspace",
+        "samples",
+        "noise",
+        "execution",
+    ),
+    # The verbs, and the parts they are made of.
+    ("conversion", "writing", "summary"),
+    ("deployment", "profiling", "comparison", "installation", "jobs", "derive", "runs", "doctor"),
+    ("",),
+    ("cli",),
+)
 
 
 @pytest.fixture(scope="session")
@@ -131,9 +135,12 @@ def test_the_agent_is_written_in_python_3_8() -> None:
 
 
 def floor(module: str) -> int:
-    while module not in FLOORS:
-        module = module.rpartition(".")[0]
-    return FLOORS[module]
+    """The floor of a module: that of its longest prefix in the table."""
+    name = module.removeprefix("edgeq").removeprefix(".")
+    while not any(name in names for names in FLOORS):
+        name = name.rpartition(".")[0]
+        assert name, f"{module} has no floor: give it one in FLOORS"
+    return next(level for level, names in enumerate(FLOORS) if name in names)
 
 
 def test_imports_go_down(house: Mapping[str, Any]) -> None:
@@ -141,7 +148,7 @@ def test_imports_go_down(house: Mapping[str, Any]) -> None:
     for module, found in house.items():
         for i in found:
             target = resolve(i.name, house)
-            if target and target != module and floor(target) > floor(module):
+            if target and floor(target) > floor(module):
                 upward.append(f"{module} (floor {floor(module)}) imports {target} (floor {floor(target)})")
     assert upward == []
 
