@@ -1,7 +1,18 @@
 """TFLite files: written from graph and plan by edgeq itself, no TensorFlow involved."""
 
+from edgeq.formats.tflite.inspect import Delegation, Sizes, delegated, float_operators, operators, sizes
 from edgeq.formats.tflite.layout import input_layouts
 from edgeq.formats.tflite.write import write
 from edgeq.quantize.dialect import IoType
 
-__all__ = ["IoType", "input_layouts", "write"]
+__all__ = [
+    "Delegation",
+    "IoType",
+    "Sizes",
+    "delegated",
+    "float_operators",
+    "input_layouts",
+    "operators",
+    "sizes",
+    "write",
+]
