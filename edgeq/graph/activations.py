@@ -157,13 +157,19 @@ def find_hard_sigmoids(graph: ir.Graph, node: ir.Node) -> bool:
     return False
 
 
+def _scaled(node: ir.Node | None) -> tuple[ir.Value, float] | None:
+    """(x, a) where the node computes a · x with a single number a."""
+    step = affine(node) if node is not None else None
+    if step is None or step.scale.size != 1 or step.shift.any():
+        return None
+    return step.source, float(step.scale.reshape(()))
+
+
 def _scaled_by(node: ir.Node) -> tuple[ir.Node, float] | None:
     """The node whose result this one multiplies with a single number, and that number."""
-    step = affine(node)
-    before = step.source.producer() if step is not None else None
-    if step is None or before is None or step.scale.size != 1 or step.shift.any():
-        return None
-    return before, float(step.scale.reshape(()))
+    scaled = _scaled(node)
+    before = scaled[0].producer() if scaled is not None else None
+    return None if scaled is None or before is None else (before, scaled[1])
 
 
 def _line(value: ir.Value) -> tuple[ir.Value, float, float]:
@@ -204,12 +210,7 @@ def find_hard_swishes(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _gate(value: ir.Value) -> tuple[ir.Value | None, float]:
     """(x, height) with value = height · hard_sigmoid(x), alpha 1/6; (None, 0) for anything else."""
-    height = 1.0
-    while (node := value.producer()) is not None:
-        last = _scaled_by(node)
-        if last is None:
-            break
-        value, height = last[0].outputs[0], height * last[1]
+    value, height = _scalings(value)[-1]
     node = value.producer()
     if node is None:
         return None, 0.0
@@ -231,13 +232,8 @@ def _gate(value: ir.Value) -> tuple[ir.Value | None, float]:
 def _scalings(value: ir.Value) -> list[tuple[ir.Value, float]]:
     """Every (x, slope) with value = slope · x, the value itself first."""
     found = [(value, 1.0)]
-    while (node := found[-1][0].producer()) is not None:
-        last = _scaled_by(node)
-        if last is None:
-            break
-        step = affine(node)
-        assert step is not None
-        found.append((step.source, found[-1][1] * last[1]))
+    while (scaled := _scaled(found[-1][0].producer())) is not None:
+        found.append((scaled[0], found[-1][1] * scaled[1]))
     return found
 
 

@@ -34,6 +34,7 @@ def run(model: ir.Model, feeds: Arrays) -> list[NDArray[np.generic]]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
+    options.log_severity_level = 4
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto)
     session = ort.InferenceSession(proto.SerializeToString(), options)

@@ -66,9 +66,13 @@ def test_a_batch_norm_folds_into_a_fully_connected_layer(rng: np.random.Generato
 
 def test_matmul_and_its_bias_become_gemm(rng: np.random.Generator) -> None:
     constants = {"w": normal(rng, 5, 3), "b": normal(rng, 3)}
-    result = applied(parse("float[n,5] x", "float[n,3] y", "a = MatMul(x, w) y = Add(b, a)", constants), *FOLD)
+    result = applied(
+        parse("float[n,5] x", "float[n,3] y", "a = MatMul(x, w) y = Add(b, a)", constants), *FOLD
+    )
     assert operators(result) == {"Gemm": 1}
-    result = applied(parse("float[n,4,5] x", "float[n,4,3] y", "a = MatMul(x, w) y = Add(a, b)", constants), *FOLD)
+    result = applied(
+        parse("float[n,4,5] x", "float[n,4,3] y", "a = MatMul(x, w) y = Add(a, b)", constants), *FOLD
+    )
     assert operators(result) == {"MatMul": 1, "Add": 1}
 
 
@@ -90,7 +94,9 @@ def test_a_folded_scale_moves_the_statistics(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(deviation, 2 * np.abs(constants["gamma"]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("body", ["a = Conv(x, w) y = Mul(a, c) z = Relu(a)", "a = Conv(x, w) y = Mul(a, c) z = Identity(a)"])
+@pytest.mark.parametrize(
+    "body", ["a = Conv(x, w) y = Mul(a, c) z = Relu(a)", "a = Conv(x, w) y = Mul(a, c) z = Identity(a)"]
+)
 def test_a_layer_that_others_read_keeps_its_weights(rng: np.random.Generator, body: str) -> None:
     constants = {"w": normal(rng, 6, 4, 3, 3), "c": normal(rng, 6, 1, 1)}
     model = parse("float[n,4,8,8] x", "float[n,6,6,6] y, float[n,6,6,6] z", body, constants)
@@ -100,7 +106,9 @@ def test_a_layer_that_others_read_keeps_its_weights(rng: np.random.Generator, bo
 def test_a_shared_weight_is_not_changed_for_the_other_layer(rng: np.random.Generator) -> None:
     constants = {"w": normal(rng, 4, 4, 1, 1), "c": normal(rng, 4, 1, 1)}
     body = "a = Conv(x, w) b = Mul(a, c) y = Conv(b, w)"
-    assert operators(applied(parse("float[n,4,8,8] x", "float[n,4,8,8] y", body, constants), *FOLD)) == {"Conv": 2}
+    assert operators(applied(parse("float[n,4,8,8] x", "float[n,4,8,8] y", body, constants), *FOLD)) == {
+        "Conv": 2
+    }
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 8, 8), (8,), (8, 1)])
@@ -110,7 +118,9 @@ def test_what_differs_within_a_channel_stays(rng: np.random.Generator, shape: tu
     assert operators(applied(model, *FOLD)) == {"Conv": 1, "Mul": 1}
 
 
-@pytest.mark.parametrize(("layer", "weight"), [("Conv(d, w)", (6, 4, 3, 3)), ("Conv<group=4>(d, w, b)", (8, 1, 3, 3))])
+@pytest.mark.parametrize(
+    ("layer", "weight"), [("Conv(d, w)", (6, 4, 3, 3)), ("Conv<group=4>(d, w, b)", (8, 1, 3, 3))]
+)
 def test_a_batch_norm_folds_into_an_unpadded_conv_behind(
     rng: np.random.Generator, layer: str, weight: tuple[int, ...]
 ) -> None:
@@ -121,7 +131,9 @@ def test_a_batch_norm_folds_into_an_unpadded_conv_behind(
 
 def test_only_the_scale_folds_into_a_padded_conv_behind(rng: np.random.Generator) -> None:
     constants = {"w": normal(rng, 6, 4, 3, 3), **batch_norm(rng, 4)}
-    model = parse("float[n,4,8,8] a", "float[n,6,8,8] y", f"d = {BN} y = Conv<pads=[1,1,1,1]>(d, w)", constants)
+    model = parse(
+        "float[n,4,8,8] a", "float[n,6,8,8] y", f"d = {BN} y = Conv<pads=[1,1,1,1]>(d, w)", constants
+    )
     assert operators(applied(model, *FOLD)) == {"Mul": 1, "Add": 1, "Conv": 1}
     scale = parse(
         "float[n,4,8,8] a", "float[n,6,8,8] y", "d = Mul(a, gamma) y = Conv<pads=[1,1,1,1]>(d, w)",
@@ -162,10 +174,17 @@ def test_a_lone_step_stays(body: str) -> None:
 
 def test_weights_keep_their_names(rng: np.random.Generator) -> None:
     constants = {"conv.weight": normal(rng, 6, 4, 3, 3), **batch_norm(rng, 6)}
-    model = parse("float[n,4,8,8] x", "float[n,6,6,6] y", f"a = Conv(x, w) y = {BN}", {"w": constants["conv.weight"], **constants})
+    model = parse(
+        "float[n,4,8,8] x",
+        "float[n,6,6,6] y",
+        f"a = Conv(x, w) y = {BN}",
+        {"w": constants["conv.weight"], **constants},
+    )
     assert set(applied(model, *FOLD).graph.initializers) == {"w", "conv_0/bias"}
 
 
 def test_integers_are_left_alone() -> None:
-    model = parse("float[n,3,4,4] x", "int64[4] y", "s = Shape(x) y = Add(s, one)", {"one": np.ones(1, np.int64)})
+    model = parse(
+        "float[n,3,4,4] x", "int64[4] y", "s = Shape(x) y = Add(s, one)", {"one": np.ones(1, np.int64)}
+    )
     assert isinstance(applied(model, *FOLD), ir.Model)
