@@ -75,7 +75,7 @@ def _count(names: object) -> dict[str, int]:
 def _tflite(file: ModelFile) -> FileFigure:
     weights, quantization, other = tflite.sizes(file.path)
     delegation = tflite.delegated(file.path)
-    operators = tflite.operators(file.path)
+    operators = tflite.count_operators(file.path)
     return FileFigure(
         name=file.name,
         format=file.format,
@@ -86,6 +86,6 @@ def _tflite(file: ModelFile) -> FileFigure:
         bytes_other=other,
         operators=dict(operators),
         runtime_operators=dict(operators),
-        float_operators={},
+        float_operators=dict(tflite.float_operators(file.path)),
         partitions=delegation[0],
     )

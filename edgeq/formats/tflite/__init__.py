@@ -1,6 +1,6 @@
 """TFLite files: written from graph and plan by edgeq itself, no TensorFlow involved."""
 
-from edgeq.formats.tflite.inspect import Delegation, Sizes, delegated, float_operators, operators, sizes
+from edgeq.formats.tflite.inspect import Delegation, Sizes, count_operators, delegated, float_operators, sizes
 from edgeq.formats.tflite.layout import input_layouts
 from edgeq.formats.tflite.write import write
 from edgeq.quantize.dialect import IoType
@@ -9,10 +9,10 @@ __all__ = [
     "Delegation",
     "IoType",
     "Sizes",
+    "count_operators",
     "delegated",
     "float_operators",
     "input_layouts",
-    "operators",
     "sizes",
     "write",
 ]

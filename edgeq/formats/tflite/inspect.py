@@ -30,7 +30,7 @@ class Delegation(NamedTuple):
     left_over: Counter[str]
 
 
-def operators(path: Path) -> Counter[str]:
+def count_operators(path: Path) -> Counter[str]:
     """Operator name → how many the file holds."""
     model = _load(path)
     return Counter(_name(model, operator) for operator in _operators(model))
@@ -39,7 +39,7 @@ def operators(path: Path) -> Counter[str]:
 def float_operators(path: Path) -> Counter[str]:
     """Operator name → how many compute on reals and feed integers: what breaks an integer model apart.
 
-    Those in front of the first QUANTIZE or behind the last DEQUANTIZE are the model's own ends and don't count.
+    Those in front of the first QUANTIZE or behind the last DEQUANTIZE are the model's ends and don't count.
     """
     model = _load(path)
     graph = model.Subgraphs(0)
@@ -88,8 +88,8 @@ def sizes(path: Path) -> Sizes:
 def delegated(path: Path) -> Delegation:
     """Loads the file in LiteRT with its defaults and tells what XNNPACK takes of it.
 
-    The interpreter lists a DELEGATE node per partition beside all the operators of the file. An operator belongs
-    to a partition if it lies between that node's outputs and its inputs.
+    The interpreter lists a DELEGATE node per partition beside all the operators of the file. An operator
+    belongs to a partition if it lies between that node's outputs and its inputs.
 
     Raises:
         ModelError: LiteRT does not load the file.
