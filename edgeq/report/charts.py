@@ -157,7 +157,6 @@ def _figure(title: str, *parts: Html) -> Html:
         *parts,
         viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
         role="img",
-        xmlns="http://www.w3.org/2000/svg",
     )
     return element(
         "figure", element("figcaption", title), element("div", svg, class_="scroll"), class_="chart"

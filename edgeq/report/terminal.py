@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table as RichTable
@@ -72,9 +73,7 @@ def _fitting(block: Block, renderable: RenderableType, console: Console, brief: 
 
 def _table(block: Table, brief: bool) -> RenderableType:
     kept = _kept(block, brief)
-    table = RichTable(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption_justify="left"
-    )
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for place in kept:
         column = block.columns[place]
         if column.align is Align.RIGHT:
@@ -83,15 +82,12 @@ def _table(block: Table, brief: bool) -> RenderableType:
             table.add_column(Text(column.title), overflow="fold")
     for row in _rows(block, brief):
         table.add_row(*(_cell(row[place]) for place in kept))
-    table.caption = _cut(len(block.rows), brief)
-    return table
+    return _cut(table, len(block.rows), brief)
 
 
 def _records(block: Table, brief: bool) -> RenderableType:
     """A table that is too wide: every row becomes a heading with one line per cell that says something."""
-    table = RichTable(
-        box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left"
-    )
+    table = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     first, *rest = _kept(block, brief)
@@ -99,8 +95,7 @@ def _records(block: Table, brief: bool) -> RenderableType:
         table.add_row(Text(block.columns[first].title), _cell(row[first]))
         for place in (place for place in rest if row[place].text):
             table.add_row(Text(f"  {block.columns[place].title}"), _cell(row[place]))
-    table.caption = _cut(len(block.rows), brief)
-    return table
+    return _cut(table, len(block.rows), brief)
 
 
 def _kept(block: Table, brief: bool) -> list[int]:
@@ -111,8 +106,10 @@ def _rows(block: Table, brief: bool) -> tuple[tuple[Cell, ...], ...]:
     return block.rows[:LONGEST] if brief else block.rows
 
 
-def _cut(length: int, brief: bool) -> Text | None:
-    return Text(f"… {length - LONGEST} more in the report") if brief and length > LONGEST else None
+def _cut(table: RichTable, length: int, brief: bool) -> RenderableType:
+    if not brief or length <= LONGEST:
+        return table
+    return Group(table, Text(f"… {length - LONGEST} more in the report", style="dim"))
 
 
 def _facts(block: Facts, brief: bool) -> RenderableType:
@@ -130,13 +127,12 @@ def _note(block: Note, brief: bool) -> RenderableType:
 
 def _items(block: Items, brief: bool) -> RenderableType:
     sign = Text(SIGNS[block.tone] or "- ", style=STYLES[block.tone])
-    table = RichTable(box=None, show_header=False, pad_edge=False, padding=0, caption_justify="left")
+    table = RichTable(box=None, show_header=False, pad_edge=False, padding=0)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for text in block.texts[:LONGEST] if brief else block.texts:
         table.add_row(sign, Text(text, style=STYLES[block.tone]))
-    table.caption = _cut(len(block.texts), brief)
-    return table
+    return _cut(table, len(block.texts), brief)
 
 
 def _histogram(block: Histogram, brief: bool) -> RenderableType:
