@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from edgeq.runners.trace import PowerSeries, Window
 
 _UNIFORM = 12**-0.5  # standard deviation of a uniform error of width 1 (GUM, JCGM 100:2008, 4.3.7)
+_LATE = (
+    2 * _UNIFORM
+)  # a delay errs to one side only: a uniform error around 0 must be twice as wide to cover it
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def _from_counter(
     """Difference of the unwrapped counter between the ends, which fall between two readings each.
 
     A counter's reading is exact but old by up to its update interval, or by the gap between two readings
-    where that is longer: at each end the energy is uncertain by that age × power, and by one of its steps.
+    where that is longer: at each end the energy is uncertain by that age × the power there, and by one of
+    the counter's steps.
     """
     steps = np.diff(values)
     inside = (times[1:] > start) & (times[:-1] < end)
@@ -58,10 +62,11 @@ def _from_counter(
     rises = np.where(steps < 0, steps + series.wraps_at, steps)
     unwrapped = np.concatenate(([0.0], np.cumsum(rises)))
     joules = float(np.interp(end, times, unwrapped) - np.interp(start, times, unwrapped))
-    age = _edge_ages(series, times, start, end)
-    power = joules / (end - start)
-    uncertainty = np.hypot(np.hypot(*age) * power, series.resolution * 2**0.5) * _UNIFORM
-    return WindowEnergy(joules, float(uncertainty), end - start)
+    ages = np.maximum(_edge_gaps(times, start, end), series.update_interval_ns * 1e-9)
+    around = np.outer((start, end), (1, 1)) + np.outer(ages, (-2, 2))
+    watts = np.diff(np.interp(around, times, unwrapped), axis=1)[:, 0] / (4 * ages)
+    edges = float(np.linalg.norm(ages * watts)) * _LATE
+    return WindowEnergy(joules, float(np.hypot(edges, series.resolution * 2**0.5 * _UNIFORM)), end - start)
 
 
 def _from_power(
@@ -70,8 +75,9 @@ def _from_power(
     """The trapezoid over the readings inside the window and the interpolated ends.
 
     Three independent parts of uncertainty: the resolution (the same for all readings, so it does not average
-    out); the ends, where the reading may be as old as the update interval while the load jumps; and the
-    sampling itself, the standard error of the mean reading, which is what aliasing can hide.
+    out); the ends, where the load jumps and a reading follows late, by the gap between readings and by the
+    update interval that the sensor averages over; and the sampling itself, the standard error of the mean
+    reading, which is what aliasing can hide.
     """
     inside = (times > start) & (times < end)
     if not inside.any():
@@ -80,23 +86,22 @@ def _from_power(
     watts = np.interp(grid, times, values)
     seconds = end - start
     joules = float(np.trapezoid(watts, grid))
-    age = _edge_ages(series, times, start, end)
+    delays = _edge_gaps(times, start, end) + series.update_interval_ns * 1e-9
     jump = float(np.ptp(values[max(0, int(inside.argmax()) - 1) :][: int(inside.sum()) + 2]))
     fresh = _independent_readings(series, int(inside.sum()), seconds)
     sampling = float(np.std(values[inside])) / fresh**0.5 * seconds
-    parts = (series.resolution * _UNIFORM * seconds, jump * np.hypot(*age) * _UNIFORM, sampling)
+    edges = (
+        jump * float(np.linalg.norm(delays)) * 2 * _UNIFORM
+    )  # either way: a uniform error of twice the delay
+    parts = (series.resolution * _UNIFORM * seconds, edges, sampling)
     return WindowEnergy(joules, float(np.linalg.norm(parts)), seconds)
 
 
-def _edge_ages(
-    series: PowerSeries, times: NDArray[np.float64], start: float, end: float
-) -> tuple[float, float]:
-    """How old a reading may be at either end, in seconds: the update interval, or the gap around that end."""
-    ages = []
-    for moment in (start, end):
-        after = int(np.clip(np.searchsorted(times, moment), 1, times.size - 1))
-        ages.append(max(float(times[after] - times[after - 1]), series.update_interval_ns * 1e-9))
-    return ages[0], ages[1]
+def _edge_gaps(times: NDArray[np.float64], start: float, end: float) -> NDArray[np.float64]:
+    """Seconds between the two readings around either end of a window."""
+    after = np.clip(np.searchsorted(times, (start, end)), 1, times.size - 1)
+    gaps: NDArray[np.float64] = times[after] - times[after - 1]
+    return gaps
 
 
 def _independent_readings(series: PowerSeries, readings: int, seconds: float) -> float:
