@@ -15,8 +15,7 @@ from edgeq.devices.profile import load_profile
 from edgeq.errors import UsageError
 from edgeq.runners.local import LocalTransport
 from edgeq.runners.session import Session
-from edgeq.runners.ssh import HostKey, SshTransport, fetch_host_key
-from edgeq.runners.ssh_config import SshAddress
+from edgeq.runners.ssh import HostKey, SshAddress, SshTransport, fetch_host_key
 from edgeq.runners.trace import Facts
 from edgeq.runners.transport import Transport
 
