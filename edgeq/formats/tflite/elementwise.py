@@ -105,9 +105,9 @@ def gelu(step: Step) -> None:
 
 def softmax(step: Step) -> None:
     """Softmax over one axis, which TFLite wants last."""
-    x = step.operand(0)
-    axis = step.node.attributes.get_int("axis", -1) % len(x.order)
-    order = (*(other for other in x.order if other != axis), axis)
+    given = step.order()
+    axis = step.node.attributes.get_int("axis", -1) % len(given)
+    order = (*(other for other in given if other != axis), axis)
     step.result(Op.SOFTMAX, [step.operand(0, order)], order, beta=1.0)
 
 
@@ -142,13 +142,13 @@ def refuse_prelu(node: ir.Node) -> str | None:
 def _common_order(step: Step, rank: int) -> Order:
     """The order that all operands take: that of the first computed one of full shape, else of full rank."""
     computed = [
-        (value, step.operand(index))
+        (shape_of(value), step.order(index))
         for index, value in enumerate(step.node.inputs)
         if value is not None and value.const_value is None
     ]
-    full = [made.order for value, made in computed if len(made.order) == rank]
     shape = shape_of(step.node.outputs[0])
-    whole = [made.order for value, made in computed if shape_of(value) == shape]
+    whole = [order for size, order in computed if size == shape]
+    full = [order for _, order in computed if len(order) == rank]
     return next(iter([*whole, *full]), identity(rank))
 
 

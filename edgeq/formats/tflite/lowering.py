@@ -69,6 +69,10 @@ class Lowering:
         """The plan's grid of a value; None means reals."""
         return None if value is None else self._grids.get(str(value.name))
 
+    def order(self, value: ir.Value) -> Order:
+        """The order that a computed value is stored in."""
+        return self._homes[str(value.name)].order
+
     def settle(self, value: ir.Value, made: Stored) -> None:
         """Makes a tensor the home of a value; reals of a value that has a grid are quantised first."""
         grid = self.grid(value)
@@ -165,6 +169,12 @@ class Step:
         if value is None:
             raise ModelError(f"input {index} is missing", where=str(self.node.name))
         return self.low.fetch(value, integer=self.integer, order=order)
+
+    def order(self, index: int = 0) -> Order:
+        """The order that an ONNX input is stored in; a constant has any order, ONNX's own to begin with."""
+        value = self.value(index)
+        assert value is not None
+        return identity(len(shape_of(value))) if value.const_value is not None else self.low.order(value)
 
     def target(self, index: int = 0) -> ir.Value:
         """The value that this node's output becomes: its own, or that of an activation it absorbed."""

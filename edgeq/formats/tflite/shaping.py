@@ -33,10 +33,9 @@ def reshape(step: Step) -> None:
     """Another shape over the same elements, which must stand in ONNX's own order for it."""
     value = step.value(0)
     assert value is not None
-    x, shape = step.operand(0), shape_of(step.node.outputs[0])
-    plain = identity(len(x.order))
-    if not same_bytes(shape_of(value), x.order, plain):
-        x = step.operand(0, plain)
+    shape, given = shape_of(step.node.outputs[0]), step.order()
+    plain = identity(len(given))
+    x = step.operand(0, given if same_bytes(shape_of(value), given, plain) else plain)
     if x.shape == shape:
         step.alias(Stored(x.tensor, identity(len(shape))))
         return
@@ -63,7 +62,7 @@ def concat(step: Step) -> None:
     """Joins along an axis, five at a time; operands follow the order of the first computed one."""
     values = [value for value in step.node.inputs if value is not None]
     computed = next((i for i, value in enumerate(values) if value.const_value is None), 0)
-    order = step.operand(computed).order
+    order = step.order(computed)
     axis = step.node.attributes.get_int("axis", 0) % len(order)
     place = order.index(axis)
     parts = [step.operand(index, order) for index in range(len(values))]
