@@ -64,6 +64,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         ModelError: the passes do not come to rest, which is a defect of edgeq's.
     """
     result = model.clone()
+    result.graph.name = result.graph.name or "model"  # a graph without a name is no valid ONNX
     _settle(result, _SETTLE)
     if _round(result, _FINISH):
         _settle(result, PASSES)
