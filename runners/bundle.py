@@ -1,4 +1,4 @@
-"""The agent as one zip file that Python runs: the same bytes, and so the same digest, wherever it is packed."""
+"""The agent as one zip file that Python runs: the same bytes and digest wherever it is packed."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ cd "$root" || exit {NO_FOLDER}
 if [ -f "blobs/$2" ]; then echo there; else echo absent; fi
 pwd
 """
-"""Arguments: root or "", the agent's digest, the interpreter. Nothing but a POSIX shell is needed to run it."""
+"""Arguments: root or "", the agent's digest, the interpreter. A POSIX shell runs it."""
 
 PATIENCE_S = 60.0
 LONGEST_PAUSE_S = 5.0
@@ -74,7 +74,8 @@ class AgentClient:
         """One command of the agent. All of them may be asked twice, so a lost answer is asked for again.
 
         Raises:
-            LeaseError, StorageError, RunError: what the agent refuses; UnreachableError: the link is lost for good.
+            LeaseError, StorageError, RunError: what the agent refuses.
+            UnreachableError: the link is lost for good.
         """
         return self.retrying(lambda: self.call_once(command, timeout_s=timeout_s, **request))
 
@@ -83,7 +84,7 @@ class AgentClient:
         return self._call(self._blob(bundle.agent()[1]), self.root, command, request, timeout_s)
 
     def retrying(self, attempt: Callable[[], T]) -> T:
-        """Runs `attempt` again while the device is out of reach, up to the patience since it last was in reach."""
+        """Runs `attempt` again while the device is out of reach, for as long as the patience lasts."""
         failing_since: float | None = None
         pause_s = 0.25
         while True:

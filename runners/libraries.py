@@ -1,4 +1,4 @@
-"""The shared library of a runtime for a device: out of the installed wheel when it fits, else out of the device's.
+"""The shared library of a runtime for a device: out of the installed wheel if it fits, else of another.
 
 A wheel is only the parcel the library comes in; neither it nor Python packages are installed on the device.
 """
@@ -53,7 +53,7 @@ WHEEL_PYTHON = "3.12"
 DOWNLOAD_TIMEOUT_S = 900.0
 GLIBC_SYMBOL = re.compile(rb"GLIBC_(\d+)\.(\d+)\0")
 NEEDED_GLIBC = {(EngineKind.LITERT, "aarch64"): (2, 34)}
-"""Where the library needs more than its versioned glibc symbols tell: GLIBCXX_3.4.30 came with such systems."""
+"""Where the library needs more than its versioned glibc symbols tell: its GLIBCXX came with such systems."""
 
 
 def library_for(engine: EngineKind, facts: Facts, *, cache: Path | None = None) -> Library:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeq.errors import EdgeqError, RunError, StorageError, UsageError
 from edgeq.runners import store
@@ -20,6 +20,8 @@ from edgeq.runners.client import PATIENCE_S, AgentClient
 from edgeq.runners.codec import CodecError, from_json, to_json
 from edgeq.runners.trace import PROTOCOL, Facts, Job, Trace
 from edgeq.runners.transport import Progress, Transport
+
+T = TypeVar("T")
 
 POLL_S = 1.0
 POLLS_PER_CHECK = 5
@@ -111,7 +113,7 @@ class Session:
         """Runs a job under the lease and waits for its end. Ctrl-C stops it on the device.
 
         Raises:
-            RunError: the run was killed, timed out or broke; a failing variant is no error but told in the trace.
+            RunError: the run was killed, timed out or broke. A variant that fails is told in the trace.
             LeaseError: this session does not hold the lease.
         """
         try:
@@ -166,8 +168,7 @@ class Session:
         self._transport.close()
 
     def _take_lease(self, minutes: float, *, new: bool) -> None:
-        request = {"owner": self._owner, "token": self._token, "seconds": minutes * 60, "new": new}
-        self._client.call("take-lease", **request)
+        self._client.call("take-lease", owner=self._owner, token=self._token, seconds=minutes * 60, new=new)
 
     def _keep_lease(self, minutes: float, stop: threading.Event) -> None:
         while not stop.wait(minutes * 20):
@@ -192,7 +193,7 @@ class Session:
             time.sleep(POLL_S)
 
     def _peek(self, job_id: str) -> str:
-        # `cat` costs the device a few milliseconds; waking Python there each second would disturb what is measured.
+        # `cat` costs a few milliseconds; waking Python there each second would disturb what is measured.
         path = f"{self.root}/runs/{job_id}/state.json"
         done = self._client.retrying(lambda: self._transport.run(("cat", path)))
         return done.stdout.decode(errors="replace")
@@ -216,7 +217,7 @@ class Session:
             raise RunError(message, where=self.where, hint="run it again")
         return self._decode(Trace, data)
 
-    def _decode(self, kind: type[Any], data: Any) -> Any:
+    def _decode(self, kind: type[T], data: Any) -> T:
         try:
             return from_json(kind, data)
         except CodecError as error:

@@ -64,7 +64,7 @@ def _transfer(client: AgentClient, path: Path, digest: str, progress: Progress |
 def _check_room(client: AgentClient, path: Path, needed: int, free: int | None) -> None:
     if free is not None and needed > free:
         raise StorageError(
-            f"{path.name} needs {needed / 1e6:.1f} MB on the device, {free / 1e6:.1f} MB are free in {client.root}",
+            f"{path.name} needs {needed / 1e6:.1f} MB in {client.root}, where {free / 1e6:.1f} MB are free",
             where=client.transport.where,
             hint="free some space, or name another folder in EDGEQ_HOME on the device",
         )

@@ -1,7 +1,7 @@
 """The protocol between host and agent: a Job goes to the device, a Trace of raw facts comes back.
 
 Both are JSON on the wire; blobs (models, libraries, samples, outputs) travel beside them and are
-named by their SHA-256. A Trace holds what was observed and nothing derived; edgeq.measure makes figures of it.
+named by their SHA-256. A Trace holds what was observed; edgeq.measure derives figures from it.
 All times are nanoseconds of the device's monotonic clock unless a name says unix.
 """
 
@@ -71,7 +71,7 @@ class Variant:
         name: unique in the job, e.g. "int8.tflite".
         model: SHA-256 of the model file.
         engine: the runtime that loads it.
-        library: SHA-256 of the runtime's shared library; "" lets the agent fall back to a wheel on the device.
+        library: SHA-256 of the runtime's shared library; "" uses a wheel on the device.
         feeds: its inputs; latency is measured on the first sample.
         threads: intra-op threads.
         batch: samples per inference.
@@ -153,7 +153,7 @@ class OpTime:
 
 @dataclass(frozen=True)
 class OutputBlob:
-    """Raw outputs of all samples of one model output: a file of the run folder, items of `dtype`, `shape` per sample."""
+    """One model output of all samples: a file of the run folder, items of `dtype`, `shape` per sample."""
 
     name: str
     blob: str

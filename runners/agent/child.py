@@ -1,4 +1,4 @@
-"""The process that holds one engine: a fault in a runtime ends this process and fails one variant, not the run.
+"""The process that holds one engine: a fault in a runtime fails one variant, not the run.
 
 Requests and replies are one JSON object per line on standard input and output. A runtime may print what it
 likes: its output goes to standard error, which the run keeps in the variant's log.

@@ -1,4 +1,4 @@
-"""What the agent wants of a runtime, and `load`, which picks one: a pushed library or a wheel on the device."""
+"""What the agent wants of a runtime, and `load`, which picks one: a pushed library or the device's wheel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EngineError(Exception):
 
 
 class Tensor(NamedTuple):
-    """An input or output as the model declares it; real = scale * (stored - zero_point) where a scale is known."""
+    """An input or output as the model declares it; real = scale * (stored - zero_point) if it has a scale."""
 
     name: str
     dtype: str
@@ -148,7 +148,7 @@ def warm_up(engine: Engine, limit_s: float) -> List[int]:
 
 
 def relative_change(values: Sequence[float]) -> float:
-    """How much the least-squares line through equally spaced values changes over them, relative to their mean."""
+    """How much the least-squares line through equally spaced values changes, relative to their mean."""
     count, mean = len(values), sum(values) / len(values)
     centre = (count - 1) / 2
     slope = sum((i - centre) * v for i, v in enumerate(values)) / sum((i - centre) ** 2 for i in range(count))

@@ -96,7 +96,7 @@ def snapshot() -> Dict[str, Any]:
 
 
 def throttled() -> Optional[bool]:
-    """Whether the system holds the clock back right now: Raspberry Pi firmware, else thermal cooling devices."""
+    """Whether the clock is held back right now: Raspberry Pi firmware, else thermal cooling devices."""
     firmware = read_text(sysfs() + "/devices/platform/soc/soc:firmware/get_throttled")
     if firmware:
         return bool(int(firmware, 16) & 0xF)  # the low bits are "now", the high ones "has happened"

@@ -39,7 +39,7 @@ class Feed:
         self._check()
 
     def batch(self, start: int, size: int) -> Tuple[bytes, Shape]:
-        """Samples start … start + size - 1 as one buffer, and its shape; past the end the last one repeats."""
+        """`size` samples from `start` on as one buffer, and its shape; past the end the last one repeats."""
         item = math.prod(self._shape) * ITEM_BYTES[self._dtype]
         parts = []
         with open(self._path, "rb") as file:

@@ -67,7 +67,7 @@ def check(root: Root, token: str) -> None:
 
 
 def try_run_lock(root: Root) -> Optional[int]:
-    """The run lock as an open file, None if a run holds it. It is held as long as any copy of the file is open."""
+    """The run lock as an open file, None if a run holds it. It is held until all copies are closed."""
     with storage_errors():
         handle = os.open(root.run_lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""LiteRT through its C interface (litert/c of release 2.3): the model's first signature, on the CPU with XNNPACK.
+"""LiteRT through its C interface (litert/c of release 2.3): a model's first signature, on the CPU.
 
 The interface changes between minor releases, so the host pushes the library these signatures were read for.
 Options: entries of the runtime's `xnnpack` group in TOML, e.g. kernel_mode='"builtin"'.
@@ -17,7 +17,7 @@ from .engines import ITEM_BYTES, Engine, EngineError, Shape, Tensor
 from .native import KINDS, Api, open_library
 
 GUARD = "LiteRtCompiledModelIsNonCpuFullyAccelerated"
-"""First exported by 2.3.0. There is no version call; an older library would be called with wrong arguments."""
+"""First exported by 2.3.0. There is no version call; an older library would take our arguments wrongly."""
 
 CALLS: Dict[str, str] = {  # name without its LiteRt prefix → kinds of the arguments
     "CreateEnvironment": "ipP",

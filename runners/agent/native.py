@@ -1,10 +1,10 @@
-"""Calling a C library through ctypes: functions by their argument kinds, statuses checked, handles given back."""
+"""Calling a C library through ctypes: argument kinds, statuses checked, handles given back."""
 
 from __future__ import annotations
 
 import ctypes as c
 import os
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from .engines import EngineError
 
@@ -39,7 +39,7 @@ class Api:
         words: what a status other than zero means.
     """
 
-    def __init__(self, functions: Dict[str, Callable[..., Any]], words: Callable[[Any], str]) -> None:
+    def __init__(self, functions: Mapping[str, Callable[..., Any]], words: Callable[[Any], str]) -> None:
         self.functions = functions
         self._words = words
         self._owned: List[Tuple[str, int]] = []

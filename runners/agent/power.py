@@ -1,6 +1,6 @@
 """Power sources of a device, each the smallest thing that works, and the thread that samples them.
 
-A source is a function of sysfs' place that yields meters, or raises Unavailable with the reason the user reads.
+A source is a function of sysfs' place that yields meters, or raises Unavailable with the reason.
 What is read is kept as it is; energy is worked out on the host.
 """
 
@@ -46,7 +46,7 @@ class Meter(NamedTuple):
 
 
 def find(sysfs: str, wanted: Sequence[str]) -> Tuple[List[Meter], Dict[str, str]]:
-    """The meters of the wanted sources (("auto",): of all), and source → reason for those that give nothing."""
+    """The meters of the wanted sources ("auto": of all), and source → reason for those that give nothing."""
     names = list(SOURCES) if "auto" in wanted else list(wanted)
     meters: List[Meter] = []
     missing: Dict[str, str] = {}
@@ -121,7 +121,7 @@ class Sampler:
 
 
 def unwrap(values: Sequence[float], wrap: float) -> List[float]:
-    """A counter's readings made to rise over its overflows; `wrap` is its range, 0 leaves them as they are."""
+    """A counter's readings made to rise over its overflows; `wrap` is its range, 0 if it has none."""
     turns, found, last = 0.0, [], None
     for value in values:
         if wrap and last is not None and value < last:
@@ -170,7 +170,7 @@ def _each(readers: Sequence[Callable[[], Optional[float]]]) -> Callable[[], List
 
 # hwmon ---------------------------------------------------------------------------------------------------
 
-POWER_STEP_OF_SHUNT = {  # chip → volts per step of the shunt register, current steps per power step (data sheets)
+POWER_STEP_OF_SHUNT = {  # chip → volts per shunt step, current steps per power step (data sheets)
     "ina219": (10e-6, 20),
     "ina220": (10e-6, 20),
     "ina226": (2.5e-6, 25),
@@ -233,7 +233,7 @@ ODPM_LINE = re.compile(r"CH\d+(?:\(T=\d+\))?\[([^\]]+)\], *(\d+)")
 
 
 def iio(sysfs: str) -> Iterator[Meter]:
-    """Pixel's on-device power monitor (`energy_value`, µJ) and the energy and power channels of the IIO ABI."""
+    """Pixel's power monitor (`energy_value`, µJ), and the energy and power channels of the IIO ABI."""
     found = []
     for folder in sorted(glob.glob(sysfs + "/bus/iio/devices/iio:device*")):
         meter = _odpm(folder) or _iio_channels(folder)
@@ -341,7 +341,7 @@ PMIC_LINE = re.compile(r"(\w+)_([AV]) (?:current|volt)\(\d+\)=([\d.]+)[AV]")
 
 
 def vcgencmd(_: str) -> Iterator[Meter]:
-    """Raspberry Pi 5's power management chip: current times voltage of each rail (an estimate: some are not seen)."""
+    """Raspberry Pi 5's power management chip: current times voltage per rail, an estimate."""
     program = shutil.which("vcgencmd")
     if not program:
         raise Unavailable("no vcgencmd: not a Raspberry Pi, or its firmware tools are missing")

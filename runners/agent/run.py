@@ -1,4 +1,4 @@
-"""One run, in a process of its own that outlives the connection: variants in child processes, rounds interleaved.
+"""One run, in a process that outlives the connection: variants in child processes, rounds interleaved.
 
 The trace it leaves has the shape of `Trace` in the host's protocol.
 """
@@ -70,9 +70,10 @@ class Child:
     def ask(
         self, do: str, progress: Optional[Callable[[int, int], None]] = None, **request: Any
     ) -> Dict[str, Any]:
-        """One request and its reply; VariantFailed carries the engine's refusal or the signal that ended it."""
+        """One request and its reply; VariantFailed carries the refusal or the signal that ended it."""
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin and stdout
+        assert stdin is not None
+        assert stdout is not None
         try:
             stdin.write((json.dumps(dict(request, do=do)) + "\n").encode())
             stdin.flush()

@@ -1,4 +1,4 @@
-"""The fallback engine: a runtime's Python wheel that is already installed on the device (32-bit ARM, Alpine)."""
+"""The fallback engine: a runtime's Python wheel that is installed on the device (32-bit ARM, Alpine)."""
 
 from __future__ import annotations
 

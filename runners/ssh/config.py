@@ -77,7 +77,7 @@ def resolve(address: SshAddress, config: Path | None, known_hosts: Path | None) 
 
 
 def split_hop(text: str) -> SshAddress:
-    """One hop of a ProxyJump: user@host:port, with brackets around an IPv6 address; user and port may be left out."""
+    """One hop of a ProxyJump: user@host:port, brackets around IPv6; user and port may be absent."""
     rest = text.strip().removeprefix("ssh://")
     user, _, place = rest.rpartition("@")
     if place.startswith("["):
