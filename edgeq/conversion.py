@@ -104,7 +104,7 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
 
 
 def _convert(request: Request, progress: Progress) -> Conversion:
-    from edgeq.formats import read_source
+    from edgeq.formats import read_source, tflite
     from edgeq.graph import canonicalise
     from edgeq.quantize import make_plan
     from edgeq.summary import about, figures, write_report
@@ -116,6 +116,8 @@ def _convert(request: Request, progress: Progress) -> Conversion:
     source = read_source(request.model)
     watch.start("rewrite")
     graph = canonicalise(source)
+    if Format.TFLITE in request.formats:
+        tflite.check(graph)
     inputs = input_specs(graph)
     bounds = _bounds(inputs, request.preprocess)
     data = _open(inputs, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,6 +15,8 @@ from edgeq.formats import tflite
 
 _BOUNDARY = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _INTEGER_PREFIXES = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
+Values = Sequence[ir.Value | None]
+
 _QUANT_INPUTS = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 
 
@@ -54,38 +57,57 @@ def _onnx_bytes(model: ir.Model) -> tuple[int, int]:
 
 
 def _float_nodes(model: ir.Model) -> list[str]:
-    """Operators that compute on floats, told by following types from the inputs: the file states none."""
-    is_float = {value.name: value.dtype == ir.DataType.FLOAT for value in model.graph.inputs}
-    is_float |= {name: value.dtype == ir.DataType.FLOAT for name, value in model.graph.initializers.items()}
+    """Operators that compute on floats between integers; those at the model's float ends do not count.
+
+    Types are followed from the inputs, because an optimised file does not state them.
+    """
+    nodes = list(model.graph)
+    after = _reached(nodes, lambda node: (node.inputs, node.outputs))
+    before = _reached(reversed(nodes), lambda node: (node.outputs, node.inputs))
+    is_float = {value: value.dtype == ir.DataType.FLOAT for value in model.graph.inputs}
     found = []
-    for node in model.graph:
-        if node.op_type in _BOUNDARY or node.op_type.startswith(_INTEGER_PREFIXES):
-            floating = node.op_type == "DequantizeLinear"
-        else:
-            floating = any(is_float.get(value.name, False) for value in node.inputs[:1] if value is not None)
-            found += [node.op_type] * floating
-        is_float |= {value.name: floating for value in node.outputs}
+    for node in nodes:
+        floating = _is_real(node) and any(is_float.get(value, False) for value in node.inputs[:1] if value)
+        if floating and node.outputs[0] in after and node.outputs[0] in before:
+            found.append(node.op_type)
+        is_float |= dict.fromkeys(node.outputs, floating or node.op_type == "DequantizeLinear")
     return found
 
 
-def _count(names: object) -> dict[str, int]:
-    return dict(Counter(names).most_common())  # type: ignore[call-overload]
+def _is_real(node: ir.Node) -> bool:
+    return node.op_type not in _BOUNDARY and not node.op_type.startswith(_INTEGER_PREFIXES)
+
+
+def _reached(
+    nodes: Iterable[ir.Node], ends: Callable[[ir.Node], tuple[Values, Values]]
+) -> set[ir.Value | None]:
+    """Values that integers flow into, nodes taken in their order; `ends` tells from where to where."""
+    reached: set[ir.Value | None] = set()
+    for node in nodes:
+        sources, targets = ends(node)
+        if not _is_real(node) or not reached.isdisjoint(sources):
+            reached.update(targets)
+    return reached
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
 
 
 def _tflite(file: ModelFile) -> FileFigure:
-    weights, quantization, other = tflite.sizes(file.path)
-    delegation = tflite.delegated(file.path)
-    operators = tflite.count_operators(file.path)
+    size, delegation = tflite.sizes(file.path), tflite.delegated(file.path)
+    operators = _count(tflite.count_operators(file.path).elements())
+    delegates = {"XNNPACK": delegation.partitions} if delegation.partitions else {}
     return FileFigure(
         name=file.name,
         format=file.format,
         precision=file.precision,
         bytes_total=file.bytes,
-        bytes_weights=weights,
-        bytes_quantization=quantization,
-        bytes_other=other,
-        operators=dict(operators),
-        runtime_operators=dict(operators),
-        float_operators=dict(tflite.float_operators(file.path)),
-        partitions=delegation[0],
+        bytes_weights=size.weights,
+        bytes_quantization=size.quantization,
+        bytes_other=size.other,
+        operators=operators,
+        runtime_operators=delegates | _count(delegation.left_over.elements()),
+        float_operators=_count(tflite.float_operators(file.path).elements()),
+        partitions=delegation.partitions,
     )

@@ -2,13 +2,14 @@
 
 from edgeq.formats.tflite.inspect import Delegation, Sizes, count_operators, delegated, float_operators, sizes
 from edgeq.formats.tflite.layout import input_layouts
-from edgeq.formats.tflite.write import write
+from edgeq.formats.tflite.write import check, write
 from edgeq.quantize.dialect import IoType
 
 __all__ = [
     "Delegation",
     "IoType",
     "Sizes",
+    "check",
     "count_operators",
     "delegated",
     "float_operators",

@@ -61,6 +61,15 @@ def to_bytes(graph: ir.Model, plan: Plan | None, io: IoType = IoType.FLOAT32) ->
     return low.file.pack(inputs, outputs)
 
 
+def check(graph: ir.Model) -> None:
+    """Refuses what `write` would refuse, before any time goes into calibration.
+
+    Raises:
+        UnsupportedError: operators or attributes that cannot be written, all in one message.
+    """
+    _refuse(graph.graph, None)
+
+
 def _refuse(graph: ir.Graph, plan: Plan | None) -> None:
     lines = [f"{node.name or '?'} ({node.op_type}): {reason}" for node, reason in refusals(graph)]
     for name, grid in plan.tensors.items() if plan else ():

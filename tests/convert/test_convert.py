@@ -1,0 +1,150 @@
+"""edgeq.convert on a small network: what lies in the artifact, and that its files do what the report says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import edgeq
+from edgeq.artifact import Artifact, digest
+from edgeq.figures import Format, Precision
+
+REFERENCE = "small.float.onnx"
+
+
+def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+
+
+def run_tflite(path: Path, images: np.ndarray) -> np.ndarray:
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for image in images.transpose(0, 2, 3, 1):
+        interpreter.set_tensor(given["index"], np.ascontiguousarray(image[None]))
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(wanted["index"]))
+    return np.concatenate(rows)
+
+
+def test_an_artifact_with_everything(small_onnx: Path, small_data: Path, tmp_path: Path) -> None:
+    result = edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "small.int8.tflite", "small.float.tflite", "small.int8.onnx", "small.float.onnx",
+        "plan.json", "manifest.json", "report.html",
+    }  # fmt: skip
+    images = np.load(small_data)["image"]
+    wanted = run_onnx(small_onnx, images)
+    np.testing.assert_allclose(run_onnx(tmp_path / "out" / REFERENCE, images), wanted, atol=1e-4)
+    np.testing.assert_allclose(run_tflite(tmp_path / "out" / "small.float.tflite", images), wanted, atol=1e-4)
+    by_onnx = run_onnx(tmp_path / "out" / "small.int8.onnx", images)
+    np.testing.assert_array_equal(by_onnx, run_tflite(tmp_path / "out" / "small.int8.tflite", images))
+    agreement = float((by_onnx.argmax(1) == wanted.argmax(1)).mean())
+    noise = 10 * np.log10((wanted**2).sum(1) / ((wanted - by_onnx) ** 2).sum(1))
+    right = float((by_onnx.argmax(1) == np.load(small_data)["labels"]).mean())
+    for figure in result.figures.agreement:
+        assert figure.agreement == pytest.approx(agreement)
+        assert figure.sqnr_db == pytest.approx(noise.mean(), abs=0.05)
+        assert figure.top1 == pytest.approx(right)
+    parity = result.figures.parity
+    assert parity is not None
+    assert (parity.samples, parity.values, parity.differing, parity.max_steps) == (40, 400, 0, 0)
+
+
+def test_the_report_tells_what_became_of_the_operators(
+    small_onnx: Path, small_data: Path, tmp_path: Path
+) -> None:
+    figures = edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / "out").figures
+    assert figures.operators_before["BatchNormalization"] == 2
+    assert any("2 × BatchNormalization" in line for line in figures.fused)
+    assert any("2 × Clip" in line for line in figures.fused)
+    assert figures.float_ops == ()
+    for file in figures.files:
+        assert file.bytes_total == (tmp_path / "out" / file.name).stat().st_size
+        assert file.bytes_weights + file.bytes_quantization + file.bytes_other == file.bytes_total
+        if file.precision is Precision.INT8:
+            assert file.float_operators == {}
+            assert file.bytes_quantization > 0
+        if file.format is Format.TFLITE:
+            assert file.partitions == 1
+    assert [layer.layer for layer in figures.layers][-1] == "logits"
+    assert all(layer.sqnr_db is not None and layer.sqnr_db > 15 for layer in figures.layers)
+
+
+def test_the_manifest_holds_what_a_device_needs(small_onnx: Path, small_data: Path, tmp_path: Path) -> None:
+    edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / "out")
+    artifact = Artifact.open(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["source"]["sha256"] == digest(small_onnx)
+    assert manifest["calibration"] == {"from": "data", "samples": 40}
+    assert artifact.inputs[0].shape == (-1, 3, 16, 16)
+    tflite = artifact.model(Format.TFLITE, Precision.INT8)
+    assert tflite is not None
+    assert (tflite.inputs[0].shape, tflite.inputs[0].layout) == ((-1, 16, 16, 3), "NHWC")
+    assert tflite.outputs[0].name == "logits"
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8"])
+def test_integer_inputs_and_outputs(small_onnx: Path, small_data: Path, tmp_path: Path, io: str) -> None:
+    result = edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / "out", io=io)
+    model = result.artifact.model(Format.TFLITE, Precision.INT8)
+    assert model is not None
+    interpreter = Interpreter(str(model.path))
+    interpreter.allocate_tensors()
+    for told, found in (
+        (model.inputs[0], interpreter.get_input_details()[0]),
+        (model.outputs[0], interpreter.get_output_details()[0]),
+    ):
+        assert told.dtype == found["dtype"].__name__ == io
+        assert found["quantization"] == (pytest.approx(told.scale), told.zero_point)
+    assert result.figures.parity is not None
+    assert result.figures.parity.differing == 0
+
+
+def test_without_data_it_says_so(small_onnx: Path, tmp_path: Path) -> None:
+    figures = edgeq.convert(small_onnx, out=tmp_path / "out").figures
+    assert (figures.samples, figures.calibrated) == (0, "batch-norm statistics")
+    assert "No calibration data was used" in figures.warnings[0]
+    assert figures.agreement == ()
+    assert all(layer.sqnr_db is None for layer in figures.layers)
+    assert figures.parity is not None
+    assert figures.parity.differing == 0
+    assert "No calibration data" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+def test_one_format_alone(small_onnx: Path, small_data: Path, tmp_path: Path, kind: str) -> None:
+    result = edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / "out", formats=(kind,))
+    integer = [model.name for model in result.artifact.models if model.precision is Precision.INT8]
+    assert integer == [f"small.int8.{kind}"]
+    assert (tmp_path / "out" / REFERENCE).exists()
+    assert result.figures.parity is None
+
+
+def test_a_target_chooses_the_dialect(small_onnx: Path, small_data: Path, tmp_path: Path) -> None:
+    zero_points = {}
+    for target in ("host", "raspberry-pi-5"):
+        edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / target, target=target)
+        model = onnx.load(tmp_path / target / "small.int8.onnx")
+        names = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+        zero_points[target] = {t.data_type for t in model.graph.initializer if t.name in names}
+    assert zero_points["host"] == {onnx.TensorProto.UINT8}
+    assert zero_points["raspberry-pi-5"] == {onnx.TensorProto.INT8}
+
+
+def test_twice_the_same_gives_the_same_bytes(small_onnx: Path, small_data: Path, tmp_path: Path) -> None:
+    digests = []
+    for turn in ("one", "two"):
+        artifact = edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / turn).artifact
+        digests.append([model.sha256 for model in artifact.models])
+    assert digests[0] == digests[1]
