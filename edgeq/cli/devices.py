@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from edgeq.cli.command import Group
-from edgeq.cli.console import emit, show
+from edgeq.cli.console import emit, say, show
 from edgeq.cli.kinds import DEVICE, PROFILE
+from edgeq.errors import HostKeyError
 
 if TYPE_CHECKING:
+    from edgeq.devices.check import Finding
     from edgeq.devices.inventory import Device
     from edgeq.report.document import Document
+    from edgeq.runners.trace import Facts
 
 _EXAMPLES = (
     ("edgeq devices add pixel --host 192.168.1.20 --port 8022 --profile pixel", "A phone with Termux."),
@@ -104,6 +108,77 @@ def remove(name: str, as_json: bool) -> None:
         click.echo(f"removed {device.name}")
 
 
+@devices.command(
+    short_help="Show a device's host key and pin it.",
+    examples=(
+        ("edgeq devices trust pi", "Compare the fingerprint with what the device itself shows."),
+        (
+            "edgeq devices trust pi --fingerprint SHA256:…",
+            "Pin it only if it is this one, without a question.",
+        ),
+    ),
+)
+@click.argument("name", type=DEVICE)
+@click.option("--fingerprint", metavar="SHA256:…", help="Refuse any other key.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+def trust(name: str, fingerprint: str | None, yes: bool, as_json: bool) -> None:
+    """Show the host key of the device NAME and pin it; there, `ssh-keygen -lf KEY.pub` shows the same."""
+    from edgeq.devices import connect, inventory
+
+    device = inventory.get(name)
+    key = connect.host_key(device)
+    say(f"{_address(device)} shows {key.type} {key.fingerprint}")
+    if fingerprint and fingerprint != key.fingerprint:
+        hint = "somebody may stand between, or the device was set up anew: nothing was pinned"
+        raise HostKeyError(f"the device shows {key.fingerprint}, not {fingerprint}", where=name, hint=hint)
+    if not (fingerprint or yes) and sys.stdin.isatty():
+        click.confirm("Is this the device's own key?", abort=True, err=True)
+    connect.trust(device, key)
+    if as_json:
+        emit({"device": device, "key": {"type": key.type, "fingerprint": key.fingerprint}})
+    else:
+        click.echo(f"pinned; next  edgeq devices check {name}")
+
+
+@devices.command(
+    short_help="Tell what a device is.",
+    examples=(("edgeq devices probe pi --json", "Processor, memory, libc, Python, power sources."),),
+)
+@click.argument("name", type=DEVICE)
+def probe(name: str, as_json: bool) -> None:
+    """Ask the device NAME what it is."""
+    from edgeq.devices import connect, inventory
+
+    device = inventory.get(name)
+    facts = connect.probe(device)
+    if as_json:
+        emit({"device": device, "facts": facts})
+    else:
+        show(_facts_document(device, facts, ()))
+
+
+@devices.command(
+    short_help="Hold a device against its profile.",
+    examples=(
+        ("edgeq devices check pi", "Does it keep what its profile promises, and which sensors has it?"),
+    ),
+)
+@click.argument("name", type=DEVICE)
+def check(name: str, as_json: bool) -> None:
+    """Compare the device NAME with its profile: instructions, machine, power sources."""
+    from edgeq.devices import connect, inventory
+    from edgeq.devices.check import check as examine
+    from edgeq.devices.profile import load_profile
+
+    device = inventory.get(name)
+    facts = connect.probe(device)
+    findings = examine(load_profile(device.profile), facts)
+    if as_json:
+        emit({"device": device, "facts": facts, "findings": findings})
+    else:
+        show(_facts_document(device, facts, findings, checked=True))
+
+
 def _document(known: tuple[Device, ...]) -> Document:
     from edgeq.devices.inventory import inventory_file
     from edgeq.report.document import Cell, Document, Section, Table, Tone, Verdict, columns
@@ -121,3 +196,19 @@ def _address(device: Device) -> str:
         return "this machine"
     user = f"{device.user}@" if device.user else ""
     return f"{user}{device.host}" + (f":{device.port}" if device.port else "")
+
+
+def _facts_document(
+    device: Device, facts: Facts, findings: tuple[Finding, ...], *, checked: bool = False
+) -> Document:
+    from edgeq.cli.findings import findings_section
+    from edgeq.report.device import facts_blocks
+    from edgeq.report.document import Document, Section, Tone, Verdict
+
+    kept = not any(finding.severity != "note" for finding in findings)
+    verdict = Verdict("", Tone.PLAIN)
+    if checked:
+        text = f"It {'keeps' if kept else 'does not keep all of'} what the profile {device.profile} promises."
+        verdict = Verdict(text, Tone.GOOD if kept else Tone.WARN)
+    sections = (Section("Device", facts_blocks(facts)), *findings_section(findings))
+    return Document(f"{device.name}, {_address(device)}", "", verdict, sections)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from edgeq.report.document import Bar, Bars, Histogram, Level, Levels, Mark
 from edgeq.report.elements import Html, element, join
-from edgeq.report.units import significant
 
 WIDTH, HEIGHT = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 52.0, 26.0
@@ -137,7 +136,7 @@ def _tick(value: float, y: float, unit: str) -> Html:
     return join(
         (
             element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"),
-            element("text", f"{significant(value)} {unit}", x=LEFT - 5, y=y + 4, text_anchor="end"),
+            element("text", f"{value:g} {unit}", x=LEFT - 5, y=y + 4, text_anchor="end"),
         )
     )
 

@@ -253,16 +253,23 @@ def _caveats(figures: ConversionFigures) -> tuple[Note | Items | Table, ...]:
 
 
 def _operators(figures: ConversionFigures) -> tuple[Table | Note | Items, ...]:
-    counted = [("Source", figures.operators_before), ("Rewritten", figures.operators_after)]
-    counted += [(file.name, file.runtime_operators) for file in figures.files if file.runtime_operators]
+    """Two tables, since a runtime has its own names for operators."""
+    graph = [("Source", figures.operators_before), ("Rewritten", figures.operators_after)]
+    files = [(file.name, file.runtime_operators) for file in figures.files if file.runtime_operators]
+    blocks: list[Table | Note | Items] = [
+        *_counted(graph, "Source: as read. Rewritten: after edgeq's graph passes."),
+        *_counted(files, "What each runtime really runs, under its own names."),
+    ]
+    if figures.fused:
+        blocks.append(Items(figures.fused))
+    return tuple(blocks)
+
+
+def _counted(counted: list[tuple[str, Mapping[str, int]]], caption: str) -> tuple[Table, ...]:
     names = sorted({name for _, operators in counted for name in operators})
     heads = columns("Operator", *(f">{title}" for title, _ in counted))
     rows = tuple((Cell(name), *(_times(operators.get(name)) for _, operators in counted)) for name in names)
-    caption = "Source: as read. Rewritten: after edgeq's graph passes. Files: what the runtime really runs."
-    blocks: list[Table | Note | Items] = [Table(heads, rows, caption)] if names else []
-    if figures.fused:
-        blocks += [Note(f"Fused: {plural(len(figures.fused), 'operator')}."), Items(figures.fused)]
-    return tuple(blocks)
+    return (Table(heads, rows, caption),) if rows else ()
 
 
 def _times(times: int | None) -> Cell:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from edgeq.report.device import environment_blocks
 from edgeq.report.document import (
     Block,
     Cell,
@@ -18,7 +20,6 @@ from edgeq.report.document import (
     columns,
     number,
 )
-from edgeq.report.environment import environment
 from edgeq.report.power import power_blocks
 from edgeq.report.timing import NOT_LATENCY, distributions, latencies, loading, operators, roofline
 from edgeq.report.units import (
@@ -54,7 +55,7 @@ def document(figures: RunFigures, *, run_id: str = "") -> Document:
         Section("Distribution of latencies", distributions(figures), detail=True),
         *(operators(variant) for variant in figures.variants),
         Section("Against the processor's peak", roofline(figures), detail=True),
-        Section("Environment", environment(figures.environment), detail=True),
+        Section("Environment", environment_blocks(figures.environment), detail=True),
     )
     return Document(
         title=f"{figures.artifact} on {figures.device}",
@@ -65,30 +66,34 @@ def document(figures: RunFigures, *, run_id: str = "") -> Document:
 
 
 def verdict(figures: RunFigures) -> Verdict:
-    """The best integer variant against float, or why there is none."""
+    """The best integer variant against float, or why there is none; then what failed."""
     failed = [variant for variant in figures.variants if variant.status == "failed"]
     done = {variant.name: variant for variant in figures.variants if variant.latency}
     if failed and not done:
         return Verdict(f"{plural(len(failed), 'variant')} failed: {failed[0].reason}", Tone.BAD)
     if not figures.latency_valid:
         return Verdict(NOT_LATENCY, Tone.WARN)
-    ranked = sorted(
-        (item for item in figures.speed_ups if item.variant in done),
-        key=lambda item: _p90(done[item.variant]),
-    )
+    claim = _claim(figures, done)
+    losses = f" {', '.join(variant.name for variant in failed)} failed." if failed else ""
     noisy = any(variant.latency.noisy for variant in done.values() if variant.latency)
-    tone = Tone.WARN if failed or noisy or figures.environment.throttled else Tone.GOOD
-    if ranked:
-        return _against_float(ranked[0], done[ranked[0].variant], tone)
+    doubtful = failed or noisy or figures.environment.throttled
+    tone = Tone.WARN if claim.tone is Tone.GOOD and doubtful else claim.tone
+    return Verdict(claim.text + losses, tone)
+
+
+def _claim(figures: RunFigures, done: Mapping[str, VariantFigures]) -> Verdict:
+    compared = [item for item in figures.speed_ups if item.variant in done]
+    if compared:
+        best = min(compared, key=lambda item: _p90(done[item.variant]))
+        return _against_float(best, done[best.variant])
     if done:
         fastest = min(done.values(), key=_p90)
-        return Verdict(
-            f"{fastest.name} takes {duration(_p90(fastest))} (p90). No float model to compare it with.", tone
-        )
-    return Verdict("No latency was measured.", tone)
+        taken = f"{fastest.name} takes {duration(_p90(fastest))} (p90)."
+        return Verdict(f"{taken} No float model to compare it with.")
+    return Verdict("No latency was measured.", Tone.WARN)
 
 
-def _against_float(best: SpeedUpFigure, variant: VariantFigures, tone: Tone) -> Verdict:
+def _against_float(best: SpeedUpFigure, variant: VariantFigures) -> Verdict:
     within = interval(best.interval.low, best.interval.high, ratio)
     taken = f"{best.variant} takes {duration(_p90(variant))} (p90)"
     if not best.decided:
@@ -96,7 +101,7 @@ def _against_float(best: SpeedUpFigure, variant: VariantFigures, tone: Tone) -> 
     if best.ratio < 1:
         slower = interval(1 / best.interval.high, 1 / best.interval.low, ratio)
         return Verdict(f"{taken}, {ratio(1 / best.ratio)} slower than float ({slower}).", Tone.BAD)
-    return Verdict(f"{taken}, {ratio(best.ratio)} faster than float ({within}).", tone)
+    return Verdict(f"{taken}, {ratio(best.ratio)} faster than float ({within}).")
 
 
 def _p90(variant: VariantFigures) -> float:

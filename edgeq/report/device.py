@@ -1,19 +1,42 @@
-"""The device's state around a run → blocks."""
+"""What a device says of itself, and its state around a run → blocks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeq.report.document import Block, Cell, Facts, Tone
+from edgeq.report.document import Block, Cell, Facts, Table, Tone, columns
 from edgeq.report.units import count, frequency, interval, percent, significant, size
 
 if TYPE_CHECKING:
     from edgeq.measure.figures import EnvironmentFigure
+    from edgeq.runners.trace import Facts as DeviceFacts
 
 UNTOLD = Cell("the device does not tell", tone=Tone.MUTED)
 
 
-def environment(figure: EnvironmentFigure) -> tuple[Block, ...]:
+def facts_blocks(facts: DeviceFacts) -> tuple[Block, ...]:
+    """Machine, room and software; then every power source with its rails, or why it gives nothing."""
+    pairs = (
+        ("Host name", Cell(facts.hostname)),
+        ("Board", Cell(facts.board)),
+        ("Processor", Cell(f"{facts.cpu_model or facts.machine}, {count(facts.cpu_count)} cores")),
+        ("Machine", Cell(f"{facts.machine}, {facts.libc}")),
+        ("System", Cell(f"{facts.system} {facts.kernel}")),
+        ("Python", Cell(facts.python)),
+        ("Memory", UNTOLD if facts.memory_bytes is None else Cell(size(facts.memory_bytes))),
+        ("Free disk", UNTOLD if facts.free_disk_bytes is None else Cell(size(facts.free_disk_bytes))),
+        ("Wheels", Cell(", ".join(f"{name} {version}" for name, version in facts.wheels.items()))),
+    )
+    told = Facts(tuple(pair for pair in pairs if pair[1].text))
+    rows = tuple((Cell(source), _source(said)) for source, said in facts.power_sources.items())
+    return (told, Table(columns("Power source", "Rails"), rows)) if rows else (told,)
+
+
+def _source(said: str) -> Cell:
+    return Cell(said, tone=Tone.MUTED if said.startswith("unavailable") else Tone.GOOD)
+
+
+def environment_blocks(figure: EnvironmentFigure) -> tuple[Block, ...]:
     """Machine, clock, temperature and load; what the device does not tell is said to be untold."""
     machine = (
         ("Host name", Cell(figure.hostname)),
