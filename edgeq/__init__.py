@@ -10,21 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeq.artifact import Artifact as Artifact
+    from edgeq.comparison import Comparison as Comparison
+    from edgeq.comparison import Gates as Gates
+    from edgeq.comparison import compare as compare
     from edgeq.conversion import Conversion as Conversion
     from edgeq.conversion import convert as convert
+    from edgeq.deployment import Deployment as Deployment
+    from edgeq.deployment import deploy as deploy
     from edgeq.errors import EdgeqError as EdgeqError
+    from edgeq.profiling import profile as profile
     from edgeq.quantize.plan import Plan as Plan
     from edgeq.quantize.plan import Quant as Quant
     from edgeq.quantize.recipe import Recipe as Recipe
+    from edgeq.runs import Run as Run
+    from edgeq.runs import load_run as load_run
 
 _HOME = {
     "Artifact": "artifact",
+    "Comparison": "comparison",
     "Conversion": "conversion",
+    "Deployment": "deployment",
     "EdgeqError": "errors",
+    "Gates": "comparison",
     "Plan": "quantize.plan",
     "Quant": "quantize.plan",
     "Recipe": "quantize.recipe",
+    "Run": "runs",
+    "compare": "comparison",
     "convert": "conversion",
+    "deploy": "deployment",
+    "load_run": "runs",
+    "profile": "profiling",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the list

@@ -9,8 +9,16 @@ from edgeq.runners.trace import OpTime
 
 
 def operators(ops: Sequence[OpTime]) -> tuple[OpFigure, ...]:
-    """The table of one variant; every operator is called once per inference, so the mean is per call."""
-    means = [(op, op.total_ns / op.calls) for op in ops if op.calls > 0]
-    total = sum(mean for _, mean in means)
-    rows = [OpFigure(op.name, op.calls, mean, mean / total if total else 0.0) for op, mean in means]
+    """The table of one variant.
+
+    LiteRT's profiler sums all nodes of one kernel; the rarest row is taken to have run once per inference, which
+    tells how many inferences were profiled. Shares do not depend on that.
+    """
+    seen = [op for op in ops if op.calls > 0]
+    inferences = min((op.calls for op in seen), default=1)
+    total = sum(op.total_ns for op in seen)
+    rows = [
+        OpFigure(op.name, op.calls, op.total_ns / inferences, op.total_ns / total if total else 0.0)
+        for op in seen
+    ]
     return tuple(sorted(rows, key=lambda row: -row.mean_ns))
