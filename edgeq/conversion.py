@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgeq.quantize.recipe import Recipe
 from edgeq.runners.trace import Layout
 from edgeq.samples import Sample, SampleSource, open_samples
 from edgeq.signature import TensorSpec
+from edgeq.workspace import Workspace
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -135,6 +137,8 @@ def _convert(request: Request, progress: Progress) -> Conversion:
         result = figures(request, source, prepared, plan, shown, watch.seconds())
         write_report(result, folder)
         artifacts.seal(folder, models, about(request, inputs, result))
+    with suppress(UsageError):  # a workspace that cannot be written makes no artifact worse
+        Workspace.find().remember_artifact(request.out)
     return Conversion(Artifact.open(request.out), result)
 
 

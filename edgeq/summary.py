@@ -120,6 +120,7 @@ def about(request: Request, inputs: tuple[TensorSpec, ...], result: ConversionFi
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {"file": request.model.name, "sha256": digest(request.model)},
         "target": request.target.name,
+        "activations": request.target.dialect.onnx_activations,
         "recipe": plain(request.recipe),
         "calibration": {"from": result.calibrated, "samples": result.samples},
         "preprocess": None if request.preprocess is None else plain(request.preprocess),
