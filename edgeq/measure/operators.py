@@ -11,8 +11,8 @@ from edgeq.runners.trace import OpTime
 def operators(ops: Sequence[OpTime]) -> tuple[OpFigure, ...]:
     """The table of one variant.
 
-    LiteRT's profiler sums all nodes of one kernel; the rarest row is taken to have run once per inference, which
-    tells how many inferences were profiled. Shares do not depend on that.
+    LiteRT's profiler sums all nodes of one kernel; the rarest row is taken to have run once per inference,
+    which tells how many inferences were profiled. Shares do not depend on that.
     """
     seen = [op for op in ops if op.calls > 0]
     inferences = min((op.calls for op in seen), default=1)
