@@ -120,6 +120,8 @@ class Connector:
         options.key_types = _first(host_keys.known_types(route), options.key_types)
         try:
             link.start_client(timeout=self.timeout_s)
+            if not link.initial_kex_done:  # paramiko returns in silence when the time is up
+                raise TimeoutError(f"no greeting in {self.timeout_s:g} s")
         except (paramiko.SSHException, EOFError, OSError) as error:
             link.close()
             raise UnreachableError(
