@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgeq.cli.command import App, debug_option
+from edgeq.cli.compare import compare
 from edgeq.cli.completion import completion
 from edgeq.cli.convert import convert
 from edgeq.cli.deploy import deploy
@@ -49,5 +50,5 @@ def app() -> None:
 
 
 app.params.append(debug_option())
-for _command in (convert, deploy, profile, devices, report, doctor, completion):
+for _command in (convert, deploy, profile, compare, report, devices, doctor, completion):
     app.add_command(_command)

@@ -8,6 +8,7 @@ import click
 
 from edgeq.cli.command import Command
 from edgeq.cli.console import emit, show
+from edgeq.cli.kinds import PROFILE
 from edgeq.cli.progress import progress
 
 _EXAMPLES = (
@@ -45,11 +46,11 @@ _EXAMPLES = (
 @click.option(
     "--recipe", metavar="NAME|FILE.toml", help="How to quantise: fast, balanced, best, or a TOML file."
 )
-@click.option("--target", metavar="PROFILE", help="The device profile to convert for; decides the dialect.")
+@click.option("--target", type=PROFILE, help="The device profile to convert for; decides the dialect.")
 @click.option("--format", "formats", metavar="LIST", help="Comma-separated: tflite,onnx (both unless given).")
 @click.option(
     "--io",
-    type=click.Choice(["float32", "int8"]),
+    type=click.Choice(["float32", "int8", "uint8"]),
     help="Type of the TFLite file's inputs and outputs (float32 unless given).",
 )
 @click.option(

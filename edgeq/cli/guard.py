@@ -13,7 +13,8 @@ import click
 from edgeq.errors import EdgeqError, UsageError
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141
+BROKEN_PIPE = 1
+"""As click itself ends when the reader of a pipe has gone."""
 UNEXPECTED = 1
 
 

@@ -82,6 +82,8 @@ def test_exit_codes_are_the_contract(edgeq, monkeypatch, kind, code):
         ("devices", "add", "pi", "--host", "pi.local", "--profile", "no-such-profile"),
         ("report", "no-such-run"),
         ("compare",),
+        ("compare", "one"),
+        ("compare", "one", "two"),
     ],
     ids=" ".join,
 )
@@ -89,7 +91,7 @@ def test_wrong_use_is_2(edgeq, args):
     told = edgeq(*args)
     assert told.exit_code == 2
     assert "Traceback" not in told.output
-    assert len(told.stderr.splitlines()) >= 1
+    assert told.stderr or json.loads(told.stdout)["error"]
     if "--json" not in args:
         as_json = edgeq(*args, "--json")
         assert as_json.exit_code == 2
@@ -144,7 +146,7 @@ def test_a_broken_pipe_is_quiet():
     script = f"{sys.executable} -m edgeq.cli completion bash | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
-    assert done.returncode in (0, 141)  # the script may fit the pipe before it breaks
+    assert done.returncode in (0, 1)  # the script may fit the pipe before it breaks
 
 
 def test_a_missing_model_as_a_process(process):

@@ -24,14 +24,17 @@ HEAVY = {
 
 
 def commands(command=app, path=()):
-    yield path, command
-    for name, child in getattr(command, "commands", {}).items():
-        yield from commands(child, (*path, name))
+    """Every command with the words that lead to it."""
+    children = getattr(command, "commands", {}).items()
+    return [(path, command), *(found for name, child in children for found in commands(child, (*path, name)))]
 
 
-@pytest.mark.parametrize(
+EACH = pytest.mark.parametrize(
     ("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
 )
+
+
+@EACH
 def test_help_explains_and_shows_an_example(edgeq, path, command):
     result = edgeq(*path, "--help")
     assert result.exit_code == 0
@@ -41,18 +44,14 @@ def test_help_explains_and_shows_an_example(edgeq, path, command):
     assert len(command.help) > 20
 
 
-@pytest.mark.parametrize(
-    ("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
-)
+@EACH
 def test_every_option_is_explained(path, command):
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{' '.join(path)} {parameter.opts}"
 
 
-@pytest.mark.parametrize(
-    ("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
-)
+@EACH
 def test_examples_parse(path, command):
     """The options that an example shows exist."""
     for line, _ in command.examples:
