@@ -104,7 +104,7 @@ def add(device: Device, *, replace_existing: bool = False) -> Device:
     Raises:
         UsageError: an invalid name, host or port, an unknown profile, or a name that is taken.
     """
-    _check(device)
+    _check(device, device.name)
     load_profile(device.profile)
     if device.profile.endswith(".toml"):
         device = replace(device, profile=str(Path(device.profile).resolve()))
@@ -136,7 +136,7 @@ def remove(name: str) -> Device:
     return device
 
 
-def _check(device: Device) -> None:
+def _check(device: Device, where: str) -> None:
     if not _NAME.fullmatch(device.name):
         raise UsageError(
             f"'{device.name}' cannot be a device name", hint="letters, digits, '.', '_' and '-', at most 63"
@@ -144,16 +144,16 @@ def _check(device: Device) -> None:
     if device.name == LOCAL.name:
         raise UsageError("the name 'local' stands for this machine", hint="choose another name")
     if not device.host or device.host.startswith("-") or not device.host.isprintable() or " " in device.host:
-        raise UsageError(f"{device.host!r} is no host name or address", where=device.name)
+        raise UsageError(f"{device.host!r} is no host name or address", where=where)
     if device.port is not None and not 0 < device.port < 65536:
-        raise UsageError(f"{device.port} is no port", where=device.name, hint="1 to 65535")
+        raise UsageError(f"{device.port} is no port", where=where, hint="1 to 65535")
 
 
 def _read() -> dict[str, Device]:
     path = inventory_file()
     try:
         raw: Mapping[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"the inventory cannot be read: {error.strerror}", where=str(path)) from error
@@ -170,7 +170,7 @@ def _device(name: str, entry: Any, where: str) -> Device:
     if "name" in entry:
         raise UsageError("unknown key 'name': the table's own name is it", where=where)
     device = from_plain(Device, {"name": name, **entry}, where)
-    _check(device)
+    _check(device, where)
     return device
 
 

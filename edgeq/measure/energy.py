@@ -53,7 +53,8 @@ def energy(
     """
     choice = choose_rails(power, rails)
     if not choice.counted:
-        return Unavailable({**reasons, "power": choice.reason} if power or not reasons else reasons)
+        own = {"power": choice.reason} if power or not reasons else {}
+        return Unavailable({**reasons, **own})
     busy = [window for window in windows if window.inferences]
     covered = [(window, total) for window in busy if (total := _total(choice, window)) is not None]
     if not covered:

@@ -129,8 +129,10 @@ def test_a_moving_idle_level_and_a_lost_load_are_told() -> None:
 def test_nothing_measured_is_unavailable_with_reasons_and_never_zero() -> None:
     missing = energy([Window(0, 10**9, 5)], (), (), RAILS, {"hwmon": "no sensor", "powercap": "no access"})
     assert isinstance(missing, Unavailable)
-    assert missing.reasons["hwmon"] == "no sensor"
-    assert missing.reasons["power"]
+    assert missing.reasons == {"hwmon": "no sensor", "powercap": "no access"}
+    assert energy([Window(0, 10**9, 5)], (), (), RAILS, {}) == Unavailable(
+        {"power": "no source gave any reading"}
+    )
     late = energy(
         [Window(0, 10**8, 5)], (), [Sensor(_step).counter(_polls(0, 1.0) + 1, 0.1, 1e-3)], RAILS, {}
     )
