@@ -1,4 +1,4 @@
-"""Keras models (.h5 of Keras 2 and 3, .keras) read into the float graph, without Keras and without TensorFlow."""
+"""Keras models (.h5 of Keras 2 and 3, .keras) read into the float graph, without Keras or TensorFlow."""
 
 from __future__ import annotations
 

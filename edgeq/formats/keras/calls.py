@@ -13,7 +13,7 @@ from edgeq.errors import ModelError
 CONSTANT = "_CONSTANT_VALUE"  # how Keras 2 marks a first argument that is no tensor
 
 Offsets = Mapping[str, int]
-"""Layer name → the number by which the file counts this layer's first call (1 for models with a call of their own)."""
+"""Layer name → the number the file gives this layer's first call: 1 for models with a call of their own."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def parse_call(node: Any, offsets: Offsets) -> Call:
 
 
 def parse_references(structure: Any, offsets: Offsets) -> tuple[Reference, ...]:
-    """The tensors of `input_layers` or `output_layers`: one `[layer, call, output]`, or lists or dicts of them."""
+    """The tensors of `input_layers` or `output_layers`: `[layer, call, output]`, or lists or dicts of it."""
     return tuple(flatten(_resolve(structure, offsets)))
 
 

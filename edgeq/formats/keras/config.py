@@ -1,4 +1,4 @@
-"""A Keras model configuration (Keras 2 or 3, functional or sequential) as layers and the calls between them."""
+"""A Keras model configuration (functional or sequential) as layers and the calls between them."""
 
 from __future__ import annotations
 
@@ -75,20 +75,19 @@ def parse_model(config: Mapping[str, Any]) -> Model:
 
 def _parse_layer(entry: Mapping[str, Any]) -> Layer:
     options = entry["config"]
+    name = str(entry.get("name") or options["name"])
     class_name = entry["class_name"].split(">")[-1]
     if isinstance(options, list) or "layers" in options:
-        name = entry.get("name") or options["name"]
         return Layer(name, class_name, {}, model=parse_model(entry))
-    name = entry.get("name") or options["name"]
     return Layer(name, class_name, options, is_operation=_is_operation(entry, class_name))
 
 
 def _is_operation(entry: Mapping[str, Any], class_name: str) -> bool:
-    """Tells the operation Add from the layer Add: .keras names the module, in .h5 `trainable` is missing."""
+    """Tells the operation Add from the layer Add: .keras names the module, in .h5 it has no dtype."""
     module = entry.get("module")
     if isinstance(module, str):
         return module.startswith(("keras.src.ops", "keras.ops", "keras.src.activations"))
-    return class_name != INPUT_LAYER and "trainable" not in entry["config"]
+    return class_name == "Cast" or {"trainable", "dtype"}.isdisjoint(entry["config"])
 
 
 def _parse_functional(options: Mapping[str, Any]) -> Model:

@@ -52,7 +52,7 @@ def _check_layers(model: Model) -> None:
     lacking = [(path, what) for path, layer in model.walk() if (what := missing(layer)) is not None]
     if lacking:
         listing = ", ".join(f"{path} ({what})" for path, what in lacking)
-        raise UnsupportedError(f"{len(lacking)} unsupported layers: {listing}", hint=WAY_OUT)
+        raise UnsupportedError(f"layers outside edgeq's table: {listing}", hint=WAY_OUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +103,10 @@ class _Walk:
         own = name + layer.name + (f"/call_{index}" if index else "")
         inputs = [value for value in flatten([call.args, call.kwargs]) if isinstance(value, ir.Value)]
         if layer.model is not None:
+            if call.kwargs.get("training"):
+                raise UnsupportedError(
+                    f"{own} is called with training=True", where=own, hint="call it without training"
+                )
             return self.model(layer.model, inputs, f"{own}/", f"{path}{layer.name}/")
         where = path + layer.name
         weights = self.weights.get(where, {})

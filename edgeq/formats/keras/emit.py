@@ -17,7 +17,13 @@ from edgeq.formats.keras.weights import Weights
 
 Dim = int | str
 Dims = tuple[Dim, ...]
-WAY_OUT = "replace the layer, or save the model as a SavedModel and convert that: the TensorFlow path follows in a later release"
+Result = ir.Value | list[ir.Value]
+"""The output of a layer call, or the outputs of one that has several."""
+
+WAY_OUT = (
+    "replace the layer; or save the model as a SavedModel and convert that: "
+    "the TensorFlow path follows in a later release"
+)
 
 
 def dims(value: ir.Value) -> Dims:
@@ -133,7 +139,7 @@ class Site:
         return result
 
     def constant(self, name: str, array: NDArray[Any] | Sequence[Any] | float) -> ir.Value:
-        """An initializer `<layer path>/<name>`: float32 from reals, int64 from integers in arrays or lists."""
+        """An initializer `<layer path>/<name>`: float32 from reals, int64 from lists of integers."""
         data = np.asarray(array)
         if isinstance(array, (float, int)) or data.dtype.kind == "f":
             data = data.astype(np.float32)

@@ -25,7 +25,7 @@ def transpose(site: Site, value: ir.Value, order: Sequence[int], part: str = "tr
 
 
 def reshape(site: Site, value: ir.Value, shape: Dims, part: str = "reshape") -> ir.Value:
-    """Reshapes everything after the batch axis, which is copied (0 in ONNX); nothing if the shape is the same."""
+    """Reshapes what follows the batch axis, which is copied (0 in ONNX); no node if nothing changes."""
     if dims(value) == shape:
         return value
     target = site.constant(f"{part or 'target'}_shape", [0, *(int(dim) for dim in shape[1:])])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
@@ -68,7 +67,7 @@ def concatenate(site: Site, inputs: Sequence[ir.Value], axis: int | None = None)
 
 def scaled_sum(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
     """CustomScaleLayer of keras.applications' InceptionResNetV2: inputs[0] + scale · inputs[1]."""
-    scale = site.constant("scale", np.float32(number(site.option("scale"))))
+    scale = site.constant("scale", number(site.option("scale")))
     scaled = site.emit("Mul", [inputs[1], scale], dims(inputs[1]), "scaled")
     return site.emit("Add", [inputs[0], scaled], broadcast(site, dims(inputs[0]), dims(scaled)))
 

@@ -10,12 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.formats.keras.activation import apply, clip, number
-from edgeq.formats.keras.emit import Dim, Dims, Site, dims
+from edgeq.formats.keras.emit import Dim, Dims, Result, Site, dims
 from edgeq.formats.keras.layout import reshape, transpose
 from edgeq.formats.keras.merge import broadcast, concatenate
 from edgeq.formats.keras.shape import reshape_to, slice_axes
-
-Result = ir.Value | list[ir.Value]
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,8 @@ def _activation(name: str) -> Operation:
 
 
 def _clip(site: Site, value: ir.Value, low: Any, high: Any) -> ir.Value:
-    return clip(site, value, *(None if bound is None else number(bound) for bound in (low, high)))
+    bottom, top = (None if bound is None else number(bound) for bound in (low, high))
+    return clip(site, value, bottom, top)
 
 
 def _reduce(op: str) -> Callable[..., ir.Value]:
@@ -150,6 +149,16 @@ def _concat(site: Site, values: Sequence[ir.Value], axis: Any) -> ir.Value:
     return concatenate(site, values, -1 if axis is None else axis)
 
 
+def _stack(site: Site, values: Sequence[ir.Value], axis: Any) -> ir.Value:
+    """Joins tensors along a new axis."""
+    place = (axis or 0) % (len(dims(values[0])) + 1)
+    lifted = []
+    for index, value in enumerate(values):
+        shape = dims(value)
+        lifted.append(reshape(site, value, (*shape[:place], 1, *shape[place:]), f"lift_{index}"))
+    return concatenate(site, lifted, place)
+
+
 def _split(site: Site, value: ir.Value, sections: Any, axis: Any) -> Result:
     """A number of equal parts, as both Keras versions record it."""
     place = (axis or 0) % len(dims(value))
@@ -158,7 +167,7 @@ def _split(site: Site, value: ir.Value, sections: Any, axis: Any) -> Result:
         raise site.unsupported(f"splitting axis {axis} into {sections!r}")
     size = length // sections
     return [
-        slice_axes(site, value, [place], [i * size], [(i + 1) * size], part=f"part_{i}")
+        slice_axes(site, value, [place], [(i * size, (i + 1) * size, 1)], f"part_{i}")
         for i in range(sections)
     ]
 
@@ -167,7 +176,9 @@ def _get_item(site: Site, value: ir.Value, key: Any) -> ir.Value:
     """value[key] for integers, slices and one ellipsis; the batch axis must stay whole."""
     shape = dims(value)
     items = _spread(site, key, len(shape))
-    axes, begin, end, steps, kept = [], [], [], [], list[Dim]()
+    axes: list[int] = []
+    ranges: list[tuple[int, int, int]] = []
+    kept: list[Dim] = []
     for axis, (dim, item) in enumerate(zip(shape, items, strict=True)):
         if item == slice(None):
             kept.append(dim)
@@ -177,15 +188,12 @@ def _get_item(site: Site, value: ir.Value, key: Any) -> ir.Value:
         bounds = item.indices(dim) if isinstance(item, slice) else (item % dim, item % dim + 1, 1)
         if isinstance(item, slice):
             kept.append(len(range(*bounds)))
-        for collected, bound in zip((begin, end, steps), bounds, strict=True):
-            collected.append(bound)
+        ranges.append(bounds)
         axes.append(axis)
     if not axes:
         return value
-    # From the end of a reversed axis, ONNX wants a stop below every index.
-    end = [stop if step > 0 or stop >= 0 else -(1 << 31) for stop, step in zip(end, steps, strict=True)]
     part = "slice" if len(kept) < len(shape) else ""
-    return reshape(site, slice_axes(site, value, axes, begin, end, steps, part), tuple(kept), "")
+    return reshape(site, slice_axes(site, value, axes, ranges, part), tuple(kept), "")
 
 
 def _spread(site: Site, key: Any, rank: int) -> list[Any]:
@@ -210,6 +218,7 @@ _X_Y = ("x", "y")
 
 OPERATIONS: Mapping[str, Operation] = {
     "Abs": Operation(("x",), _unary("Abs")),
+    "Absolute": Operation(("x",), _unary("Abs")),
     "Add": Operation(_X1_X2, _binary("Add")),
     "Cast": Operation(("x", "dtype"), _same),
     "Clip": Operation(("x", "x_min", "x_max"), _clip),
@@ -246,6 +255,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "Split": Operation(("x", "indices_or_sections", "axis"), _split),
     "Sqrt": Operation(("x",), _unary("Sqrt")),
     "Squeeze": Operation(("x", "axis"), _squeeze),
+    "Stack": Operation(("x", "axis"), _stack),
     "Subtract": Operation(_X1_X2, _binary("Sub")),
     "Sum": Operation(("x", "axis", "keepdims"), _reduce("ReduceSum")),
     "Tanh": _activation("tanh"),
@@ -296,6 +306,7 @@ FUNCTIONS: Mapping[str, Operation] = {
     "nn.softmax": _activation("softmax"),
     "nn.tanh": _activation("tanh"),
     "reshape": Operation(("tensor", "shape"), _reshape),
+    "stack": Operation(("values", "axis"), _stack),
     "split": Operation(("value", "num_or_size_splits", "axis"), _split),
 }
 """TensorFlow functions by the name that Keras 2 records."""

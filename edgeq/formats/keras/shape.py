@@ -76,8 +76,8 @@ def crop(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
     rank, image = len(dims(inputs[0])), to_nchw(site, inputs[0])
     (top, bottom), (left, right) = _borders(site, "cropping", rank)
     _, _, height, width = dims(image)
-    begin, end = (top, left), (int(height) - bottom, int(width) - right)
-    return from_nchw(site, slice_axes(site, image, (2, 3), begin, end), rank)
+    ranges = [(top, int(height) - bottom, 1), (left, int(width) - right, 1)]
+    return from_nchw(site, slice_axes(site, image, (2, 3), ranges), rank)
 
 
 def center_crop(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
@@ -87,37 +87,43 @@ def center_crop(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
     crop_height, crop_width = site.integers("height", 1)[0], site.integers("width", 1)[0]
     if crop_height > int(height) or crop_width > int(width):
         raise site.unsupported("a crop larger than the image (which resizes)")
-    begin = ((int(height) - crop_height) // 2, (int(width) - crop_width) // 2)
-    end = (begin[0] + crop_height, begin[1] + crop_width)
-    return from_nchw(site, slice_axes(site, image, (2, 3), begin, end), 4)
+    top, left = (int(height) - crop_height) // 2, (int(width) - crop_width) // 2
+    ranges = [(top, top + crop_height, 1), (left, left + crop_width, 1)]
+    return from_nchw(site, slice_axes(site, image, (2, 3), ranges), 4)
 
 
 def slice_axes(
-    site: Site,
-    value: ir.Value,
-    axes: Sequence[int],
-    begin: Sequence[int],
-    end: Sequence[int],
-    steps: Sequence[int] | None = None,
-    part: str = "",
+    site: Site, value: ir.Value, axes: Sequence[int], ranges: Sequence[tuple[int, int, int]], part: str = ""
 ) -> ir.Value:
-    """value[…, begin:end:step, …] along the axes; bounds lie within the value.
+    """value[…, start:stop:step, …] along the axes.
+
+    Args:
+        site: the layer call.
+        value: what to slice.
+        axes: the axes to cut, counted from 0.
+        ranges: (start, stop, step) per axis, as of `slice.indices`: -1 stops before index 0.
+        part: the name of the node within the layer.
 
     Raises:
         ModelError: nothing would be left.
     """
-    steps = steps or [1] * len(axes)
     shape: list[Dim] = list(dims(value))
-    for axis, first, last, step in zip(axes, begin, end, steps, strict=True):
-        shape[axis] = len(range(first, last, step))
+    for axis, bounds in zip(axes, ranges, strict=True):
+        shape[axis] = len(range(*bounds))
         if not shape[axis]:
             raise ModelError(f"nothing is left of {list(dims(value))} along axis {axis}", where=site.path)
-    names = ("starts", "ends", "axes", "steps")
-    bounds = [
-        site.constant(f"{part}_{name}".lstrip("_"), list(numbers))
-        for name, numbers in zip(names, (begin, end, axes, steps), strict=True)
-    ]
-    return site.emit("Slice", [value, *bounds], tuple(shape), part)
+    columns = {
+        "starts": [start for start, _, _ in ranges],
+        # ONNX counts -1 from the end, so a reversed slice down to index 0 stops far below.
+        "ends": [stop if stop >= 0 else _BEFORE_START for _, stop, _ in ranges],
+        "axes": list(axes),
+        "steps": [step for _, _, step in ranges],
+    }
+    operands = [site.constant(f"{part}_{name}".lstrip("_"), column) for name, column in columns.items()]
+    return site.emit("Slice", [value, *operands], tuple(shape), part)
+
+
+_BEFORE_START = -(2**31)
 
 
 def upsample(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def _open_archive(path: Path) -> Iterator[Source]:
             config = _parse_json(archive.read("config.json"), path)
             metadata = _parse_json(archive.read("metadata.json"), path) if "metadata.json" in names else {}
             content = io.BytesIO(archive.read("model.weights.h5"))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"the archive cannot be unpacked ({error})",
             where=str(path),

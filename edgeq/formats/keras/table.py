@@ -17,9 +17,9 @@ from edgeq.formats.keras import (
     shape,
 )
 from edgeq.formats.keras.config import INPUT_LAYER, Layer
-from edgeq.formats.keras.emit import Site
+from edgeq.formats.keras.emit import Result, Site
 
-LAYERS: Mapping[str, Callable[[Site, Sequence[ir.Value]], ir.Value]] = {
+LAYERS: Mapping[str, Callable[[Site, Sequence[ir.Value]], Result]] = {
     "Activation": activation.activation,
     "ActivityRegularization": shape.identity,
     "Add": merge.elementwise("Add"),
@@ -90,7 +90,14 @@ LAYERS: Mapping[str, Callable[[Site, Sequence[ir.Value]], ir.Value]] = {
 
 
 def convert_layer(site: Site, inputs: Sequence[ir.Value]) -> list[ir.Value]:
-    """Emits one call of one layer or operation and returns its outputs."""
+    """Emits one call of one layer or operation and returns its outputs.
+
+    Raises:
+        ModelError: options, weights and inputs do not fit together.
+        UnsupportedError: an option outside the table, or a layer called as in training.
+    """
+    if site.call.kwargs.get("training"):
+        raise site.unsupported("a call with training=True")
     if site.layer.is_operation:
         result = operations.recorded_operation(site, inputs)
     else:

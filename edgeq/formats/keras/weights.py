@@ -1,4 +1,4 @@
-"""Finds each layer's weights in a Keras file: groups by layer name (.h5) or by counted class name (.keras)."""
+"""Finds each layer's weights in a Keras file: by layer name (.h5) or by counted class name (.keras)."""
 
 from __future__ import annotations
 
@@ -95,11 +95,9 @@ def _read_legacy(source: Source, model: Model) -> Iterator[tuple[str, dict[str, 
     Source: Keras, `legacy/saving/legacy_h5_format.py` (`trainable_weights + non_trainable_weights`).
     """
     for layer in model.layers:
-        if layer.model is None:
-            owners = [(layer.name, layer)]
-        else:
-            owners = list(layer.model.walk(f"{layer.name}/"))
-        trained, rest = [], []
+        owners = layer.model.walk(f"{layer.name}/") if layer.model else [(layer.name, layer)]
+        trained: list[tuple[str, str]] = []
+        rest: list[tuple[str, str]] = []
         for path, owner in owners:
             for name in slots(owner):
                 moves = name in _NEVER_TRAINED or not owner.options.get("trainable", True)
@@ -172,7 +170,7 @@ def _read_archive(
 def _archive_arrays(
     weights: h5py.Group, place: str, names: Sequence[str], path: str
 ) -> dict[str, NDArray[Any]]:
-    stored = weights[f"{place}/vars"] if f"{place}/vars" in weights else {}
+    stored = weights.get(f"{place}/vars", {})
     if len(stored) != len(names):
         raise ModelError(
             f"the file holds {len(stored)} weights for this layer ({place}/vars), "
