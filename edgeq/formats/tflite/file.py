@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,8 @@ class File:
         model.operatorCodes = [_operator_code(schema, op, version) for op, version in self._codes]
         graph = schema.SubGraphT()
         graph.name = "main"
-        graph.tensors = [_tensor(schema, tensor) for tensor in self._tensors]
+        names = self._names(keep=[*inputs.values(), *outputs.values()])
+        graph.tensors = [_tensor(schema, tensor, names[tensor.index]) for tensor in self._tensors]
         graph.inputs = [tensor.index for tensor in inputs.values()]
         graph.outputs = [tensor.index for tensor in outputs.values()]
         graph.operators = [_operator(schema, *operator) for operator in self._operators]
@@ -136,6 +138,17 @@ class File:
         runtime = self._runtime_version().encode().ljust(16, b"\0")
         model.buffers = [_buffer(schema, data) for data in [*self._buffers, runtime]]
         return model
+
+    def _names(self, keep: Sequence[Tensor]) -> dict[int, str]:
+        """Tensor number → a name of its own; those to keep have theirs, others get a number where taken."""
+        names = {tensor.index: tensor.name for tensor in keep}
+        taken = set(names.values())
+        for tensor in self._tensors:
+            if tensor.index not in names:
+                candidates = (f"{tensor.name}/{number}" if number else tensor.name for number in count())
+                names[tensor.index] = next(name for name in candidates if name not in taken)
+                taken.add(names[tensor.index])
+        return names
 
     def _runtime_version(self) -> str:
         """The oldest TensorFlow Lite release that has every operator version used."""
@@ -152,9 +165,9 @@ def _operator_code(schema: Any, op: Op, version: int) -> Any:
     return code
 
 
-def _tensor(schema: Any, tensor: Tensor) -> Any:
+def _tensor(schema: Any, tensor: Tensor, name: str) -> Any:
     made = schema.TensorT()
-    made.name, made.type, made.buffer = tensor.name, int(tensor.type), tensor.buffer
+    made.name, made.type, made.buffer = name, int(tensor.type), tensor.buffer
     made.shape = [1 if size is None else size for size in tensor.shape]
     made.hasRank = True
     if None in tensor.shape:

@@ -49,29 +49,40 @@ def refuse_resize(node: ir.Node) -> str | None:
 
 def flags_of(node: ir.Node) -> Flags | None:
     """The TFLite flags under which every output pixel reads what ONNX says, None where there are none."""
-    source, target = node.inputs[0], node.outputs[0]
-    assert source is not None
-    pairs = list(zip(shape_of(source)[2:], shape_of(target)[2:], strict=True))
+    axes = _axes(node)
     mode = node.attributes.get_string("coordinate_transformation_mode", "half_pixel") or ""
     if node.attributes.get_string("mode", "nearest") == "linear":
-        alone = mode == "pytorch_half_pixel" and any(out == 1 for _, out in pairs)
-        return None if alone else LINEAR.get(mode)
+        alone = mode == "pytorch_half_pixel" and any(out == 1 for _, out, _ in axes)
+        stretched = mode != "align_corners" and any(out != size * scale for size, out, scale in axes)
+        return None if alone or stretched else LINEAR.get(mode)
     rounding = node.attributes.get_string("nearest_mode", "round_prefer_floor") or ""
     for flags in NEAREST if mode in LINEAR else ():
         if all(
-            np.array_equal(
-                _onnx_nearest(size or 0, out or 0, mode, rounding),
-                _tflite_nearest(size or 0, out or 0, flags),
-            )
-            for size, out in pairs
+            np.array_equal(_onnx_nearest(size, out, scale, mode, rounding), _tflite_nearest(size, out, flags))
+            for size, out, scale in axes
         ):
             return flags
     return None
 
 
-def _onnx_nearest(size: int, out: int, mode: str, rounding: str) -> NDArray[np.int64]:
+def _axes(node: ir.Node) -> list[tuple[int, int, float]]:
+    """Height and width: length before, length after, and the scale that the coordinates follow.
+
+    The scale is what the node states, which may differ from after / before by the rounding of a length.
+    """
+    source, stated = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+    assert source is not None
+    pairs = list(zip(shape_of(source)[2:], shape_of(node.outputs[0])[2:], strict=True))
+    sizes = [(before or 0, after or 0) for before, after in pairs]
+    scales = [after / before for before, after in sizes]
+    if stated is not None and stated.const_value is not None and stated.const_value.numpy().size:
+        scales = [float(scale) for scale in stated.const_value.numpy()[-2:]]
+    return [(before, after, scale) for (before, after), scale in zip(sizes, scales, strict=True)]
+
+
+def _onnx_nearest(size: int, out: int, scale: float, mode: str, rounding: str) -> NDArray[np.int64]:
     """Which input each output reads. Source: ONNX operator specification, Resize."""
-    x, scale = np.arange(out, dtype=np.float64), out / size
+    x = np.arange(out, dtype=np.float64)
     coordinate = {
         "half_pixel": (x + 0.5) / scale - 0.5,
         "pytorch_half_pixel": (x + 0.5) / scale - 0.5 if out > 1 else 0 * x,

@@ -111,8 +111,9 @@ def _output(low: Lowering, value: ir.Value, io: IoType, taken: set[int]) -> Tens
     name, target = str(value.name), low.fusions.target(value)
     grid, plain = low.grid(target), identity(len(shape_of(value)))
     tensor = low.fetch(target, integer=io is not IoType.FLOAT32, order=plain).tensor
-    if grid is not None and tensor.name == name:
-        tensor.name = f"{name}/int8"
+    home = low.fetch(target, integer=True).tensor
+    if home.name == name:
+        home.name = f"{name}/stored" if grid is None else f"{name}/int8"
     if io is IoType.UINT8 and grid is not None:
         unsigned = low.file.tensor(name, tensor.shape, TensorType.UINT8, grid)
         low.file.operator(Op.QUANTIZE, [tensor], [unsigned])
