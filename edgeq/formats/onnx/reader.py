@@ -11,6 +11,8 @@ import onnx_ir as ir
 from edgeq.errors import ModelError, UnsupportedError
 from edgeq.formats.onnx.precision import to_float32
 from edgeq.formats.onnx.upgrade import upgrade
+from edgeq.graph import OPSET
+from edgeq.graph.infer import infer_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -56,6 +58,9 @@ def read(path: Path) -> ir.Model:
     to_float32(model)
     _settle_inputs(model.graph, path)
     model.ir_version = IR_VERSION
+    model.opset_imports.clear()
+    model.opset_imports[""] = OPSET
+    infer_shapes(model)
     return model
 
 
