@@ -54,8 +54,9 @@ def _document(deployment: Deployment) -> Document:
         ("Engines", Cell(", ".join(f"{name} {version}" for name, version in deployment.libraries.items()))),
         ("Sent", Cell(f"{moved}, in {seconds(deployment.seconds)}")),
     )
-    heads = columns("Model", "Engine", "State", ">Load", ">First inference", ">Peak memory", "Why")
-    models = Table(heads, tuple(_row(model) for model in deployment.models))
+    why = ("Why",) if failed else ()
+    heads = columns("Model", "Engine", "State", ">Load", ">First inference", ">Peak memory", *why)
+    models = Table(heads, tuple(_row(model)[: len(heads)] for model in deployment.models))
     return Document(
         f"{deployment.artifact_name} on {deployment.device}",
         "",

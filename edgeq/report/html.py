@@ -27,7 +27,7 @@ from edgeq.report.document import (
 from edgeq.report.elements import Html, element, join
 
 SIGNS = {Tone.PLAIN: "", Tone.GOOD: "✓", Tone.WARN: "!", Tone.BAD: "✗", Tone.MUTED: ""}
-FOLDED = 16
+FOLDED = 24
 """Longer tables and lists are folded away behind their number of rows."""
 
 

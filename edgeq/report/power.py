@@ -34,7 +34,7 @@ def power_blocks(figures: RunFigures) -> tuple[Block, ...]:
         blocks.append(Table(heads, rows, caption))
         blocks.append(_rails(measured))
     if missing:
-        blocks += _missing(missing)
+        blocks += _missing(missing, some=bool(measured))
     elif figures.power_unavailable:
         blocks.append(Items(_reasons("gave nothing", figures.power_unavailable), Tone.MUTED))
     return tuple(blocks)
@@ -75,14 +75,14 @@ def _rail_row(name: str, rail: RailFigure) -> tuple[Cell, ...]:
     )
 
 
-def _missing(missing: list[tuple[str, Unavailable]]) -> list[Block]:
+def _missing(missing: list[tuple[str, Unavailable]], *, some: bool) -> list[Block]:
     """One list of reasons, since variants of one run share their sensors."""
-    names = ", ".join(name for name, _ in missing)
+    names = f" for {', '.join(name for name, _ in missing)}" if some else ""
     reasons: dict[str, str] = {}
     for _, figure in missing:
         reasons |= figure.reasons
     return [
-        Note(f"Energy is unavailable for {names}.", Tone.WARN),
+        Note(f"Energy is unavailable{names}.", Tone.WARN),
         Items(_reasons("", reasons) or ("no power source was found on the device",), Tone.MUTED),
     ]
 

@@ -74,11 +74,13 @@ def verdict(figures: RunFigures) -> Verdict:
     if not figures.latency_valid:
         return Verdict(NOT_LATENCY, Tone.WARN)
     claim = _claim(figures, done)
-    losses = f" {', '.join(variant.name for variant in failed)} failed." if failed else ""
-    noisy = any(variant.latency.noisy for variant in done.values() if variant.latency)
-    doubtful = failed or noisy or figures.environment.throttled
-    tone = Tone.WARN if claim.tone is Tone.GOOD and doubtful else claim.tone
-    return Verdict(claim.text + losses, tone)
+    doubts = [f"{', '.join(variant.name for variant in failed)} failed."] if failed else []
+    if any(variant.latency.noisy for variant in done.values() if variant.latency):
+        doubts.append("The run was noisy.")
+    if figures.environment.throttled:
+        doubts.append("The device throttled.")
+    tone = Tone.WARN if claim.tone is Tone.GOOD and doubts else claim.tone
+    return Verdict(" ".join((claim.text, *doubts)), tone)
 
 
 def _claim(figures: RunFigures, done: Mapping[str, VariantFigures]) -> Verdict:
