@@ -19,7 +19,7 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 def commands(text: str) -> Iterator[str]:
     """Every edgeq command in a code block or in inline code."""
-    for block in re.findall(r"^```\w*\n(.*?)^```|((?:^    .*\n)+)", text, re.MULTILINE | re.DOTALL):
+    for block in re.findall(r"^```\w*\n(.*?)^```|((?:^    [^\n]*\n)+)", text, re.MULTILINE | re.DOTALL):
         yield from COMMAND.findall("".join(block))
     yield from INLINE.findall(text)
 
