@@ -206,7 +206,7 @@ def _implies(grid: Quant, low: float, high: float) -> bool:
 
 def _group_grids(layout: _Layout, statistics: Statistics, recipe: Recipe) -> dict[ir.Value, Quant]:
     """Root → grid, for the integer groups: the fixed grid of its source, or one over its members' ranges."""
-    full = {layout.root(value) for value in _outputs(layout)}
+    full = {layout.root(value) for value in (*layout.graph.inputs, *_outputs(layout))}
     members: dict[ir.Value, list[ir.Value]] = {}
     for value, root in layout.integer_values():
         members.setdefault(root, []).append(value)

@@ -19,19 +19,20 @@ class RangeMethod(StrEnum):
     PERCENTILE = "percentile"
     MEAN_MIN_MAX = "mean-min-max"
     MSE = "mse"
+    ADAPTIVE = "adaptive"
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a plan is to be made.
 
-    Three names are accepted: `fast` (min-max ranges), `balanced` (the default) and `best`. `best` is so far
-    the same as `balanced`: the algorithms that will set it apart do not exist yet.
+    Three names are accepted: `fast` (min-max ranges), `balanced` (adaptive ranges, the default) and `best`.
+    `best` is so far the same as `balanced`: the algorithms that will set it apart do not exist yet.
 
     Attributes:
         name: for the report.
         weights: one scale per output channel, or one per tensor.
-        ranges: the range method inside the network; outputs always take the full range that was seen.
+        ranges: the range method inside the network; inputs and outputs take the full range that was seen.
         percentile: for `RangeMethod.PERCENTILE`, the share (in %) of values that stay unclipped at each end.
         keep_float: shell patterns of layer names that stay float.
         io: what the TFLite file takes and gives. The ONNX file is float at both ends unless told otherwise.
@@ -40,7 +41,7 @@ class Recipe:
 
     name: str = "balanced"
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
-    ranges: RangeMethod = RangeMethod.MEAN_MIN_MAX
+    ranges: RangeMethod = RangeMethod.ADAPTIVE
     percentile: float = 99.99
     keep_float: tuple[str, ...] = ()
     io: IoType = IoType.FLOAT32

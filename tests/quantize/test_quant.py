@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
 from edgeq.errors import UsageError
 from edgeq.quantize import Plan, Quant
 from edgeq.quantize.grids import activation_grid, bias_grid, weight_grid
 from edgeq.quantize.plan import FloatOp
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 finite = st.floats(-1e6, 1e6, width=32)
 

@@ -2,14 +2,24 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from edgeq.quantize import Recipe
-from edgeq.quantize.ranges import full_range, inner_range, mean_min_max, min_max, mse, normal_range, percentile
-from edgeq.quantize.recipe import RangeMethod
-from edgeq.quantize.sketch import Sketch
-from edgeq.quantize.statistics import Interval, Normal
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from edgeq.quantize import Recipe
+from edgeq.quantize.ranges import (
+    adaptive,
+    full_range,
+    inner_range,
+    least_error,
+    mean_min_max,
+    min_max,
+    normal_range,
+    percentile,
+)
+from edgeq.quantize.recipe import RangeMethod
+from edgeq.quantize.sketch import Sketch
+from edgeq.quantize.statistics import Interval, Normal
 
 samples = st.lists(
     hnp.arrays(np.float32, (1, 2, 16), elements=st.floats(-1000, 1000, width=32)), min_size=1, max_size=4
@@ -43,7 +53,7 @@ def test_percentile_matches_numpy_to_one_bin(rng):
     assert percentile(sketch, 100.0) == min_max(sketch)
 
 
-def test_mse_clips_an_outlier_and_beats_the_extremes(rng):
+def test_the_least_squared_error_clips_an_outlier_and_beats_the_extremes(rng):
     values = rng.normal(size=(1, 1, 16000)).astype(np.float32)
     values[0, 0, 0] = 60.0
     sketch = Sketch.of(values)
@@ -53,7 +63,7 @@ def test_mse_clips_an_outlier_and_beats_the_extremes(rng):
         rounded = np.clip(np.rint((values - low) / step), 0, 255) * step + low
         return float(((rounded - values) ** 2).mean())
 
-    low, high = mse(sketch)
+    low, high = least_error(sketch, 2.0)
     assert high < 60.0
     assert error(low, high) < error(*min_max(sketch))
     grid = [
@@ -62,6 +72,14 @@ def test_mse_clips_an_outlier_and_beats_the_extremes(rng):
         for h in np.linspace(0.05, 1, 20)
     ]
     assert error(low, high) <= 1.05 * min(grid)
+
+
+def test_adaptive_averages_two_signs_and_clips_tails():
+    signed = sketch_of([np.float32([[-1, 3]]), np.float32([[-3, 5]])])
+    assert adaptive(signed) == mean_min_max(signed)
+    rectified = sketch_of([np.float32([[0.0] * 5000 + [1.0] * 5000 + [50.0]])])
+    assert adaptive(rectified)[0] == 0.0
+    assert adaptive(rectified) == least_error(rectified, 1.5)
 
 
 def test_normal_ranges_reach_six_sigmas_and_stop_at_the_bounds():

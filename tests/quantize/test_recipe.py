@@ -1,4 +1,5 @@
 import pytest
+
 from edgeq.errors import UsageError
 from edgeq.quantize import Activations, IoType, Recipe, WeightGranularity
 from edgeq.quantize.recipe import RangeMethod

@@ -2,10 +2,11 @@ import functools
 
 import numpy as np
 import pytest
-from edgeq.quantize.sketch import BINS, OBSERVED, Sketch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from edgeq.quantize.sketch import BINS, OBSERVED, Sketch
 
 values = hnp.arrays(
     np.float32,
@@ -71,5 +72,7 @@ def test_any_rank_is_taken(shape, rng):
     sketch = Sketch.of(array)
     assert sketch.bins.sum() == array.size
     axes = tuple(i for i in range(array.ndim) if i != 1) if array.ndim > 1 else None
-    np.testing.assert_allclose(sketch.channel_mean, np.atleast_1d(array.mean(axis=axes)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        sketch.channel_mean, np.atleast_1d(array.mean(axis=axes)), rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(sketch.channel_std, np.atleast_1d(array.std(axis=axes)), rtol=1e-3, atol=1e-5)
