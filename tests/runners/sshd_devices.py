@@ -48,9 +48,9 @@ class Sshd:
         return SshAddress("127.0.0.1", self.port, getpass.getuser(), self.key)
 
     @property
-    def home(self) -> str:
-        """A root for edgeq on this device."""
-        return str(self.folder / "device")
+    def home(self) -> Path:
+        """The home of the device's user: nothing of the real user's shell start-up is in it."""
+        return self.folder / "home"
 
     def transport(self, **changes: object) -> SshTransport:
         return SshTransport(
@@ -58,7 +58,7 @@ class Sshd:
         )
 
     def session(self, owner: str = "ann@laptop", **changes: object) -> Session:
-        return Session(self.transport(), owner=owner, **{"root": self.home, **changes})
+        return Session(self.transport(), owner=owner, **changes)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -97,7 +97,7 @@ def start_sshd(folder: Path, port: int | None = None, key: Path | None = None, e
     """Starts an sshd in `folder`; the host key is made unless it is there."""
     if not Path(SSHD).exists() or not shutil.which("ssh-keygen"):
         pytest.skip("needs OpenSSH's sshd and ssh-keygen (Debian: openssh-server)")
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "home").mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     if not (folder / "host_key").exists():
         keygen(folder / "host_key")
@@ -110,7 +110,7 @@ def start_sshd(folder: Path, port: int | None = None, key: Path | None = None, e
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
         f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\nLogLevel ERROR\n"
-        f"SetEnv PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin\n"
+        f"SetEnv PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin HOME={folder}/home\n"
         f"Subsystem sftp internal-sftp\n{extra}"
     )
     if os.getuid() == 0:  # privilege separation wants this folder, which only an init script makes
