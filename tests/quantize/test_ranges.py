@@ -66,12 +66,13 @@ def test_the_least_squared_error_clips_an_outlier_and_beats_the_extremes(rng):
     low, high = least_error(sketch, 2.0)
     assert high < 60.0
     assert error(low, high) < error(*min_max(sketch))
+    best = error(low, high)
     grid = [
-        error(l * values.min(), h * values.max())
-        for l in np.linspace(0.2, 1, 9)
-        for h in np.linspace(0.05, 1, 20)
+        error(low * values.min(), high * values.max())
+        for low in np.linspace(0.2, 1, 9)
+        for high in np.linspace(0.05, 1, 20)
     ]
-    assert error(low, high) <= 1.05 * min(grid)
+    assert best <= 1.05 * min(grid)
 
 
 def test_adaptive_averages_two_signs_and_clips_tails():

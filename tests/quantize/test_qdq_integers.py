@@ -1,0 +1,206 @@
+"""The QDQ file under ONNX Runtime against integer arithmetic written out in NumPy, one operator at a time."""
+
+import numpy as np
+import onnx
+import pytest
+from edgeq.formats.onnx import write_qdq
+from edgeq.formats.onnx.write import quantized_name
+from edgeq.quantize import Activations, Recipe, WeightGranularity, calibrate, make_plan
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+
+def planned(model, name, shape, rng, recipe, low=-2.0, high=3.0, count=4):
+    samples = [{name: rng.uniform(low, high, shape).astype(np.float32)} for _ in range(count)]
+    graph, plan = make_plan(model, calibrate(model, samples, recipe), recipe)
+    return graph, plan, samples
+
+
+def integers(model, plan, samples, tmp_path, run, name, output, dialect):
+    """(input integers, output integers) in the plan's own int8 grid, from the running file."""
+    path = tmp_path / f"{dialect}.onnx"
+    write_qdq(model, plan, path, dialect)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    given = np.concatenate([plan.tensors[name].quantize(sample[name]) for sample in samples])
+    out = np.concatenate([run(path, sample)[0] for sample in samples])
+    return given, plan.tensors[output].quantize(out)
+
+
+def convolve(x, w, stride, pads, group):
+    """int64 [n, c, h, w] ∗ [m, c/group, kh, kw] with zero padding, by definition."""
+    top, left, bottom, right = pads
+    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    n, c, height, width = x.shape
+    m, per, kh, kw = w.shape
+    rows, columns = (height - kh) // stride + 1, (width - kw) // stride + 1
+    out = np.zeros((n, m, rows, columns), np.int64)
+    for i in range(kh):
+        for j in range(kw):
+            patch = x[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride]
+            for o in range(m):
+                first = o // (m // group) * per
+                out[:, o] += np.einsum("nchw,c->nhw", patch[:, first : first + per], w[o, :, i, j])
+    return out
+
+
+def requantise(acc, scale_in, scales, out, axis=1):
+    """float32(acc) · float32(s_in·s_w/s_out), rounded to even, plus zero point, saturated."""
+    factor = np.float32(scale_in) * np.float32(scales) / np.float32(out.scale[0])
+    shape = [1] * acc.ndim
+    shape[axis] = -1
+    scaled = acc.astype(np.float32) * factor.reshape(shape)
+    return np.clip(np.rint(scaled) + out.zero_point[0], -128, 127)
+
+
+@pytest.mark.parametrize("dialect", list(Activations))
+@pytest.mark.parametrize("weights", list(WeightGranularity))
+@pytest.mark.parametrize(
+    ("channels", "per", "group", "stride", "pads"),
+    [
+        (5, 3, 1, 1, (1, 1, 1, 1)),
+        (6, 1, 6, 2, (0, 0, 1, 1)),
+        (4, 2, 2, 1, (0, 0, 0, 0)),
+    ],
+)
+def test_convolution(graph, run, tmp_path, rng, dialect, weights, channels, per, group, stride, pads):
+    size = per * group
+    w = rng.normal(size=(channels, per, 3, 3)).astype(np.float32)
+    b = rng.normal(size=channels).astype(np.float32)
+    model = graph(
+        f"""g (float[batch, {size}, 9, 9] x) => (float[batch, {channels}, h, k] y) {{
+        [conv] c = Conv <pads = [{", ".join(map(str, pads))}], strides = [{stride}, {stride}],
+            group = {group}, kernel_shape = [3, 3]> (x, w, b)
+        [act] y = Relu(c) }}""",
+        w=w,
+        b=b,
+    )
+    graph_, plan, samples = planned(model, "x", (1, size, 9, 9), rng, Recipe(weights=weights))
+    assert plan.absorbed == ("act",)
+    assert "c" not in plan.tensors
+    x, y = integers(graph_, plan, samples, tmp_path, run, "x", "y", dialect)
+    qx, qw, qb, qy = (plan.tensors[name] for name in ("x", "w", "b", "y"))
+    assert qy.zero_point == (-128,)
+    np.testing.assert_array_equal(np.float32(qb.scale), np.float32(qx.scale[0]) * np.float32(qw.scale))
+    acc = convolve(
+        x.astype(np.int64) - qx.zero_point[0], qw.quantize(w).astype(np.int64), stride, pads, group
+    )
+    acc += qb.quantize(b).astype(np.int64)[None, :, None, None]
+    expected = requantise(acc, qx.scale[0], qw.scale, qy)
+    differing = np.abs(y - expected)
+    # s8 on this machine runs in float32 between DQ and Q: a value next to a tie may fall to the other side
+    assert differing.max() <= (0 if dialect is Activations.U8 else 1)
+    assert (differing > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_fully_connected_behind_a_flatten(graph, run, tmp_path, rng, transposed):
+    w = rng.normal(size=(7, 12) if transposed else (12, 7)).astype(np.float32)
+    b = rng.normal(size=7).astype(np.float32)
+    model = graph(
+        f"""g (float[batch, 3, 2, 2] x) => (float[batch, 7] y) {{
+        [flat] f = Reshape(x, shape)
+        [fc] y = Gemm <transB = {transposed}> (f, w, b) }}""",
+        w=w,
+        b=b,
+        shape=np.int64([0, -1]),
+    )
+    graph_, plan, samples = planned(model, "x", (1, 3, 2, 2), rng, Recipe(), count=16)
+    assert plan.tensors["f"] == plan.tensors["x"]
+    x, y = integers(graph_, plan, samples, tmp_path, run, "x", "y", Activations.U8)
+    qx, qw, qb, qy = (plan.tensors[name] for name in ("x", "w", "b", "y"))
+    iw = qw.quantize(w).astype(np.int64)
+    acc = (x.astype(np.int64).reshape(-1, 12) - qx.zero_point[0]) @ (iw.T if transposed else iw)
+    expected = requantise(acc + qb.quantize(b), qx.scale[0], qw.scale, qy)
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_global_average(graph, run, tmp_path, rng):
+    model = graph("""g (float[batch, 8, 7, 7] x) => (float[batch, 8, 1, 1] y) {
+        [pool] y = GlobalAveragePool(x) }""")
+    graph_, plan, samples = planned(model, "x", (1, 8, 7, 7), rng, Recipe(), count=16)
+    x, y = integers(graph_, plan, samples, tmp_path, run, "x", "y", Activations.U8)
+    qx, qy = plan.tensors["x"], plan.tensors["y"]
+    acc = (x.astype(np.int64) - qx.zero_point[0]).sum(axis=(2, 3), keepdims=True)
+    factor = np.float32(qx.scale[0]) / np.float32(qy.scale[0] * 49)
+    expected = np.clip(np.rint(acc.astype(np.float32) * factor) + qy.zero_point[0], -128, 127)
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "reference", "out_shape"),
+    [
+        ("y = Transpose <perm = [0, 2, 3, 1]> (x)", lambda x: x.transpose(0, 2, 3, 1), "4, 4, 3"),
+        (
+            "y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)",
+            lambda x: x.reshape(-1, 3, 2, 2, 2, 2).max(axis=(3, 5)),
+            "3, 2, 2",
+        ),
+        ("y = Pad (x, pads)", lambda x: np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), "3, 6, 6"),
+        ("y = Slice (x, one, two, one)", lambda x: x[:, 1:2], "1, 4, 4"),
+        ("y = Concat <axis = 1> (x, x)", lambda x: np.concatenate([x, x], axis=1), "6, 4, 4"),
+        ("y = Relu (x)", lambda x: np.maximum(x, 0), "3, 4, 4"),
+        (
+            'y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
+            " (x, , scales)",
+            lambda x: x.repeat(2, axis=2).repeat(2, axis=3),
+            "3, 8, 8",
+        ),
+    ],
+)
+def test_moving_and_selecting_keeps_the_integers(graph, run, tmp_path, rng, body, reference, out_shape):
+    """The result is fed through a 1×1 convolution by ones, so that the moving operator is part of integers."""
+    channels = int(out_shape.split(",")[0])
+    constants = {"w": np.eye(channels, dtype=np.float32)[:, :, None, None]}
+    if "pads" in body:
+        constants["pads"] = np.int64([0, 0, 1, 1, 0, 0, 1, 1])
+    if "one" in body:
+        constants |= {"one": np.int64([1]), "two": np.int64([2])}
+    if "scales" in body:
+        constants["scales"] = np.float32([1, 1, 2, 2])
+    model = graph(
+        f"""g (float[batch, 3, 4, 4] x) => (float[batch, {out_shape}] z) {{
+        [move] {body} [conv] z = Conv <kernel_shape = [1, 1]> (y, w) }}""",
+        **constants,
+    )
+    graph_, plan, samples = planned(model, "x", (1, 3, 4, 4), rng, Recipe())
+    assert plan.float_ops == ()
+    assert plan.tensors["y"] == plan.tensors["x"]
+    path = tmp_path / "m.onnx"
+    write_qdq(graph_, plan, path, Activations.S8)
+    exposed = onnx.load(path)
+    exposed.graph.output.append(
+        onnx.helper.make_tensor_value_info(quantized_name("y"), onnx.TensorProto.INT8, None)
+    )
+    onnx.save(exposed, path)
+    grid = plan.tensors["x"]
+    for sample in samples:
+        got = run(path, sample, [quantized_name("y")])[0]
+        x = grid.quantize(sample["x"])
+        np.testing.assert_array_equal(got.astype(int) - grid.zero_point[0], reference(x - grid.zero_point[0]))
+
+
+def test_an_average_pool_becomes_an_integer_convolution(graph, run, tmp_path, rng):
+    model = graph("""g (float[batch, 3, 6, 6] x) => (float[batch, 3, 3, 3] y) {
+        [pool] y = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x) }""")
+    graph_, plan, samples = planned(model, "x", (1, 3, 6, 6), rng, Recipe())
+    assert [node.op_type for node in graph_.graph] == ["Conv"]
+    x, y = integers(graph_, plan, samples, tmp_path, run, "x", "y", Activations.U8)
+    qx, qy = plan.tensors["x"], plan.tensors["y"]
+    acc = (x.astype(np.int64) - qx.zero_point[0]).reshape(-1, 3, 3, 2, 3, 2).sum(axis=(3, 5)) * 127
+    weight = plan.tensors["pool/average"]
+    np.testing.assert_array_equal(y, requantise(acc, qx.scale[0], weight.scale, qy))
+
+
+@pytest.mark.parametrize(
+    ("op", "reference"), [("Sigmoid", lambda x: 1 / (1 + np.exp(-x))), ("Tanh", np.tanh)]
+)
+def test_functions_with_a_fixed_grid(graph, run, tmp_path, rng, op, reference):
+    model = graph(f"g (float[batch, 500] x) => (float[batch, 500] y) {{ [f] y = {op}(x) }}")
+    graph_, plan, samples = planned(model, "x", (1, 500), rng, Recipe(), -6, 6)
+    scale, zero_point = {"Sigmoid": (1 / 256, -128), "Tanh": (1 / 128, 0)}[op]
+    assert (plan.tensors["y"].scale, plan.tensors["y"].zero_point) == ((scale,), (zero_point,))
+    x, y = integers(graph_, plan, samples, tmp_path, run, "x", "y", Activations.U8)
+    exact = reference(plan.tensors["x"].dequantize(x).astype(np.float64)) / scale
+    expected = np.clip(np.rint(exact) + zero_point, -128, 127)
+    clear = np.abs(exact - np.floor(exact) - 0.5) > 1e-4
+    np.testing.assert_array_equal(y[clear], expected[clear])
