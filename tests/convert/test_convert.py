@@ -148,3 +148,11 @@ def test_twice_the_same_gives_the_same_bytes(small_onnx: Path, small_data: Path,
         artifact = edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / turn).artifact
         digests.append([model.sha256 for model in artifact.models])
     assert digests[0] == digests[1]
+
+
+def test_the_files_hold_no_constant_that_nobody_reads(small_onnx: Path, small_data: Path, tmp_path: Path) -> None:
+    edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / "out")
+    for name in ("small.int8.onnx", REFERENCE):
+        graph = onnx.load(tmp_path / "out" / name).graph
+        read = {tensor for node in graph.node for tensor in node.input}
+        assert {tensor.name for tensor in graph.initializer} <= read

@@ -155,8 +155,12 @@ def _drop_absorbed(graph: ir.Graph, plan: Plan) -> None:
         assert source is not None
         name = result.name
         result.replace_all_uses_with(source, replace_graph_outputs=True)
+        bounds = [value for value in node.inputs[1:] if value is not None and value.is_initializer()]
         graph.remove(node, safe=True)
         source.name = name
+        for value in bounds:
+            if not value.uses() and value.name is not None:  # ONNX Runtime warns of every constant nobody reads
+                del graph.initializers[value.name]
 
 
 def _integer_ends(graph: ir.Graph) -> None:
