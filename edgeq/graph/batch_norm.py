@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import BATCH_NORM, Array, array, each_node, initializer, integer, rank, real, replace
+from edgeq.graph.rewrite import (
+    BATCH_NORM,
+    Array,
+    array,
+    each_node,
+    initializer,
+    integer,
+    rank,
+    real,
+    replace,
+    unique_name,
+)
 
 
 @each_node
@@ -32,7 +43,7 @@ def split_batch_norms(graph: ir.Graph, node: ir.Node) -> bool:
         return initializer(graph, f"{node.name}/{part}", values.reshape(shape).astype(np.float32))
 
     multiply = ir.node("Mul", [source, constant("scale", scale)], name=f"{node.name}/mul")
-    multiply.outputs[0].name = f"{result.name}/scaled"
+    multiply.outputs[0].name = unique_name(graph, f"{result.name}/scaled")
     multiply.outputs[0].shape, multiply.outputs[0].type = source.shape, source.type
     shift = constant("shift", beta - mean * scale)
     replace(graph, node, multiply, ir.node("Add", [multiply.outputs[0], shift], name=node.name))

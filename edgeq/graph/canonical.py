@@ -17,7 +17,7 @@ from edgeq.graph.names import unify_names
 from edgeq.graph.padding import absorb_padding, explicit_padding
 from edgeq.graph.pooling import globalize_pools
 from edgeq.graph.reshapes import normalize_reshapes
-from edgeq.graph.rewrite import Pass
+from edgeq.graph.rewrite import Pass, forget_names
 from edgeq.graph.shapes import resolve_shapes
 from edgeq.graph.transposes import merge_transposes, name_results, raise_transposes, sink_transposes
 
@@ -65,9 +65,11 @@ def canonicalise(model: ir.Model) -> ir.Model:
     """
     result = model.clone()
     result.graph.name = result.graph.name or "model"  # a graph without a name is no valid ONNX
+    forget_names(result.graph)
     _settle(result, _SETTLE)
     if _round(result, _FINISH):
         _settle(result, PASSES)
+    forget_names(result.graph)
     return result
 
 

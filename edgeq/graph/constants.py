@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import OPSET, Array, array, dims, each_node, initializer, unique_name
+from edgeq.graph.rewrite import OPSET, Array, array, dims, each_node, freeze
 
 MAX_BYTES = 1 << 26
 """A folded result may not be larger: ConstantOfShape and Expand can make much out of little."""
@@ -25,10 +25,7 @@ def lift_constants(graph: ir.Graph, node: ir.Node) -> bool:
     constant = _constant(node)
     if constant is None:
         return False
-    result = node.outputs[0]
-    name = result.name or unique_name(graph, f"{node.name}/value")
-    result.name = f"{name}/replaced"
-    result.replace_all_uses_with(initializer(graph, name, constant))
+    freeze(graph, node.outputs[0], constant)
     graph.remove(node, safe=True)
     return True
 
@@ -60,9 +57,7 @@ def fold_constants(graph: ir.Graph, node: ir.Node) -> bool:
     if results is None:
         return False
     for old, constant in zip(node.outputs, results, strict=False):
-        name = old.name or f"{node.name}/folded"
-        old.name = f"{name}/replaced"
-        old.replace_all_uses_with(initializer(graph, name, constant))
+        freeze(graph, old, constant)
     graph.remove(node, safe=True)
     return True
 

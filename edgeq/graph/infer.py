@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import onnx_ir as ir
+
+from edgeq.graph.skeleton import skeleton
+
+if TYPE_CHECKING:
+    from onnx import TypeProto
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -11,15 +18,27 @@ def infer_shapes(model: ir.Model) -> None:
     What was known of intermediate values before is dropped, for a stale entry would win over the truth. The
     inference is ONNX's own, with data propagation; what it cannot tell keeps its old shape.
     """
-    from onnx_ir.passes.common import ShapeInferencePass
+    from onnx import shape_inference
 
     known = [(value, value.shape) for node in model.graph for value in node.outputs]
     for value, _ in known:
         value.shape = None
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    for value, shape in known:
-        if value.shape is None or (shape is not None and _is_vaguer(value.shape, shape)):
-            value.shape = shape
+    proto = shape_inference.infer_shapes(skeleton(model), data_prop=True)
+    found = {info.name: info.type for info in (*proto.graph.value_info, *proto.graph.output)}
+    for value, old in known:
+        inferred = found.get(value.name or "")
+        if inferred is not None and inferred.HasField("tensor_type"):
+            value.type = ir.TensorType(ir.DataType(inferred.tensor_type.elem_type))
+            value.shape = _shape(inferred)
+        if value.shape is None or (old is not None and _is_vaguer(value.shape, old)):
+            value.shape = old
+
+
+def _shape(kind: TypeProto) -> ir.Shape | None:
+    if not kind.tensor_type.HasField("shape"):
+        return None
+    sizes = kind.tensor_type.shape.dim
+    return ir.Shape([d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in sizes])
 
 
 def _is_vaguer(new: ir.Shape, old: ir.Shape) -> bool:

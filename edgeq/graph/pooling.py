@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import array, dims, each_node, initializer, integer, ints, operand, replace
+from edgeq.graph.rewrite import (
+    array,
+    dims,
+    each_node,
+    initializer,
+    integer,
+    ints,
+    operand,
+    replace,
+    unique_name,
+)
 from edgeq.graph.shapes import reshape_target
 
 _GLOBAL = {
@@ -37,7 +47,7 @@ def globalize_pools(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     name = node.outputs[0].name
     whole = ir.node(pool, [node.inputs[0]], name=node.name)
-    whole.outputs[0].name = f"{name}/pool"
+    whole.outputs[0].name = unique_name(graph, f"{name}/pool")
     whole.outputs[0].shape, whole.outputs[0].type = ir.Shape(kept), node.outputs[0].type
     wanted = initializer(graph, f"{node.name}/shape", np.asarray(target, np.int64))
     replace(graph, node, whole, ir.node("Reshape", [whole.outputs[0], wanted], name=f"{node.name}/reshape"))

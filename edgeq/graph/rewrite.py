@@ -16,6 +16,9 @@ BATCH_NORM = "edgeq.batch_norm"
 """Key of `value.meta`: (mean[C], std[C]), what a folded batch-norm implied for axis 1 of the value."""
 
 
+_TAKEN = "edgeq.taken_names"
+
+
 @dataclass(frozen=True)
 class Pass:
     """One rewrite. Calling it is pure: it works on a clone and returns that.
@@ -32,7 +35,9 @@ class Pass:
     def __call__(self, model: ir.Model) -> ir.Model:
         """A rewritten copy of the model; the argument is untouched."""
         copy = model.clone()
+        forget_names(copy.graph)
         self.apply(copy.graph)
+        forget_names(copy.graph)
         return copy
 
 
@@ -123,13 +128,28 @@ def values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def unique_name(graph: ir.Graph, name: str) -> str:
-    """The name itself if no value bears it, or name_1, name_2, …"""
-    taken = {value.name for value in values(graph)}
+    """The name itself if no value has borne it, or name_1, name_2, …; it is taken from now on."""
+    taken = _taken_names(graph)
     candidate, count = name, 0
     while candidate in taken:
         count += 1
         candidate = f"{name}_{count}"
+    taken.add(candidate)
     return candidate
+
+
+def _taken_names(graph: ir.Graph) -> set[str]:
+    """The names of all values: collected once for the run of a pass, for a walk per new name is too slow."""
+    if _TAKEN not in graph.meta:
+        graph.meta[_TAKEN] = {value.name for value in values(graph) if value.name}
+    taken: set[str] = graph.meta[_TAKEN]
+    return taken
+
+
+def forget_names(graph: ir.Graph) -> None:
+    """Drops what `unique_name` remembers: before others change the graph, and after."""
+    if _TAKEN in graph.meta:
+        del graph.meta[_TAKEN]
 
 
 def initializer(graph: ir.Graph, name: str, constant: Array) -> ir.Value:
@@ -139,6 +159,14 @@ def initializer(graph: ir.Graph, name: str, constant: Array) -> ir.Value:
     _describe(value)
     graph.register_initializer(value)
     return value
+
+
+def freeze(graph: ir.Graph, value: ir.Value, constant: Array) -> None:
+    """Gives the readers of a computed value the constant it turned out to be, under the same name."""
+    name = value.name or unique_name(graph, "constant")
+    value.name = f"{name}/replaced"
+    _taken_names(graph).discard(name)
+    value.replace_all_uses_with(initializer(graph, name, constant))
 
 
 def set_constant(graph: ir.Graph, node: ir.Node, index: int, constant: Array, name: str) -> None:

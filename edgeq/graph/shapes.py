@@ -17,7 +17,7 @@ from edgeq.graph.rewrite import (
     array,
     dims,
     each_node,
-    initializer,
+    freeze,
     integer,
     operand,
     set_constant,
@@ -43,10 +43,7 @@ def resolve_shapes(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     if not all(isinstance(entry, int) for entry in entries.flat):
         return False
-    result = node.outputs[0]
-    name = result.name or f"{node.name}/folded"
-    result.name = f"{name}/replaced"
-    result.replace_all_uses_with(initializer(graph, name, entries.astype(np.int64)))
+    freeze(graph, node.outputs[0], entries.astype(np.int64))
     graph.remove(node, safe=True)
     return True
 

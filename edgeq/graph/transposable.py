@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import Array, array, initializer, integer, ints, operand, producer, rank
+from edgeq.graph.rewrite import Array, array, initializer, integer, ints, operand, producer, rank, unique_name
 
 Perm = tuple[int, ...]
 
@@ -82,7 +82,7 @@ def _source(graph: ir.Graph, value: ir.Value | None, perm: Perm) -> ir.Value | i
         return before.inputs[0]
     if (constant := array(value)) is not None:
         return _constant(graph, value, constant, perm)
-    return _transposed(value, inverse(perm)) if rank(value) == len(perm) else None
+    return _transposed(graph, value, inverse(perm)) if rank(value) == len(perm) else None
 
 
 def _constant(graph: ir.Graph, value: ir.Value, constant: Array, perm: Perm) -> ir.Value | None:
@@ -94,9 +94,9 @@ def _constant(graph: ir.Graph, value: ir.Value, constant: Array, perm: Perm) -> 
     return initializer(graph, f"{value.name}/channels_first", full.transpose(inverse(perm)))
 
 
-def _transposed(value: ir.Value, back: Perm) -> ir.Node:
+def _transposed(graph: ir.Graph, value: ir.Value, back: Perm) -> ir.Node:
     made = ir.node("Transpose", [value], {"perm": back}, name=f"{value.name}/transpose")
-    made.outputs[0].name = f"{value.name}/channels_first"
+    made.outputs[0].name = unique_name(graph, f"{value.name}/channels_first")
     made.outputs[0].type = value.type
     assert value.shape is not None
     made.outputs[0].shape = ir.Shape([value.shape[axis] for axis in back])

@@ -11,7 +11,17 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from edgeq.graph.rewrite import bypass, each_node, ints, only_consumer, producer, rank, replace, rewrite
+from edgeq.graph.rewrite import (
+    bypass,
+    each_node,
+    ints,
+    only_consumer,
+    producer,
+    rank,
+    replace,
+    rewrite,
+    unique_name,
+)
 from edgeq.graph.transposable import Perm, inverse, is_transposable, moved, sources
 
 
@@ -143,6 +153,6 @@ def _finish(graph: ir.Graph, node: ir.Node, inner: ir.Node, perm: Perm) -> None:
     value.shape, value.type = ir.Shape([result.shape[axis] for axis in inverse(perm)]), result.type
     replace(graph, node, inner, after)
     if is_output:
-        value.name = f"{name}/channels_first"
+        value.name = unique_name(graph, f"{name}/channels_first")
     else:
-        after.outputs[0].name, value.name = f"{name}/channels_last", name
+        after.outputs[0].name, value.name = unique_name(graph, f"{name}/channels_last"), name

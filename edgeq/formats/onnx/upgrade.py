@@ -8,15 +8,15 @@ import onnx_ir as ir
 
 from edgeq.errors import ModelError, UnsupportedError
 from edgeq.graph import OPSET
+from edgeq.graph.skeleton import skeleton
 
 OLDEST_OPSET = 7
-_LARGE = 1024  # bytes; what the converter reads (axes, pads, scales) is smaller
 
 
 def upgrade(model: ir.Model, path: Path) -> ir.Model:
     """The model at opset `OPSET`.
 
-    The weights do not travel through the converter: it copies a model several times and cannot take 2 GB.
+    The weights do not travel through the converter.
 
     Raises:
         UnsupportedError: the model is too old, or holds an operator that has no counterpart.
@@ -39,23 +39,8 @@ def upgrade(model: ir.Model, path: Path) -> ir.Model:
 def _converted(model: ir.Model, version: int, path: Path) -> ir.Model:
     from onnx import version_converter
 
-    large = {
-        name: value.const_value
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > _LARGE
-    }
-    inputs = list(model.graph.inputs)
-    for name, tensor in large.items():
-        value = model.graph.initializers.pop(name)
-        value.shape, value.type, value.const_value = (
-            ir.Shape(tuple(tensor.numpy().shape)),
-            ir.TensorType(tensor.dtype),
-            None,
-        )
-        if not value.is_graph_input():
-            model.graph.inputs.append(value)
     try:
-        proto = version_converter.convert_version(ir.to_proto(model), OPSET)
+        proto = version_converter.convert_version(skeleton(model), OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own kinds, undocumented
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UnsupportedError(
@@ -64,20 +49,20 @@ def _converted(model: ir.Model, version: int, path: Path) -> ir.Model:
             hint="export the model again with a newer opset (17 to 21)",
         ) from error
     del proto.graph.value_info[:]
-    return _with_weights(ir.from_proto(proto), large, {value.name for value in inputs}, path)
+    return _with_weights(ir.from_proto(proto), model.graph, path)
 
 
-def _with_weights(
-    model: ir.Model, large: dict[str, ir.TensorProtocol], inputs: set[str | None], path: Path
-) -> ir.Model:
-    graph = model.graph
+def _with_weights(converted: ir.Model, before: ir.Graph, path: Path) -> ir.Model:
+    graph = converted.graph
     for value in list(graph.inputs):
-        if value.name in large:
-            value.const_value = large[value.name]
-            if value.name not in inputs:
-                graph.inputs.remove(value)
+        old = before.initializers.get(value.name or "")
+        if old is not None and value.name not in graph.initializers:
+            value.const_value = old.const_value
+            graph.inputs.remove(value)
             graph.register_initializer(value)
-    missing = set(large) - set(graph.initializers)
+    missing = {v.name for v in before.initializers.values() if v.uses()} - set(graph.initializers)
     if missing:
-        raise ModelError(f"the version converter lost {sorted(missing)[0]!r}", where=str(path))
-    return model
+        raise ModelError(
+            f"the version converter lost the weights {min(map(str, missing))!r}", where=str(path)
+        )
+    return converted
