@@ -58,3 +58,14 @@ def test_links_lead_somewhere(document: Path) -> None:
         link for link in LINK.findall(document.read_text("utf-8")) if not (document.parent / link).exists()
     ]
     assert dead == []
+
+
+def test_the_lists_of_layers_and_operators_are_complete() -> None:
+    from edgeq.formats.keras.table import LAYERS
+    from edgeq.formats.tflite.rules import RULES
+
+    text = (ROOT / "docs" / "supported.md").read_text("utf-8")
+    for heading, table in (("## Keras layers", LAYERS), ("## ONNX operators", RULES)):
+        section = text.partition(heading)[2].partition("\n## ")[0]
+        (listing,) = [part for part in section.split("\n\n") if re.fullmatch(r"(`\w+`,?\s*)+", part)]
+        assert re.findall(r"\w+", listing) == sorted(table), heading
