@@ -139,14 +139,21 @@ def _libraries(
         try:
             found[engine] = library_for(engine, facts)
         except DeviceError as error:
-            if facts.wheels.get(_WHEELS[engine]) or facts.wheels.get("tflite-runtime"):
+            if _wheel_on(facts, engine):
                 found[engine] = None
             else:
                 missing[engine] = error.tried
     return found, missing
 
 
-_WHEELS = {EngineKind.LITERT: "ai-edge-litert", EngineKind.ONNXRUNTIME: "onnxruntime"}
+def _wheel_on(facts: Facts, engine: EngineKind) -> bool:
+    return any(name in facts.wheels for name in _WHEELS[engine])
+
+
+_WHEELS: Mapping[EngineKind, tuple[str, ...]] = {
+    EngineKind.LITERT: ("ai-edge-litert", "tflite-runtime"),
+    EngineKind.ONNXRUNTIME: ("onnxruntime",),
+}
 
 
 def _needs(artifact: Artifact, wanted: Sequence[Blob]) -> Needs:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 LEASE_MINUTES = 10.0
 POWER_WINDOW_S = 10.0
-"""Energy windows are at least this long; there are five of them (facts of the sensors, not of the models)."""
+"""Energy windows are at least this long: sensors update slowly, and their ends count."""
+IDLE_S = 5.0
+"""Length of the idle baseline before and after."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def _job(request: Request, planned: Sequence[Planned], facts: Facts) -> Job:
         timing=timing,
         outputs=request.samples is not None,
         power=("auto",) if request.power else (),
+        idle_seconds=IDLE_S,
         per_op=request.per_op,
         timeout_seconds=600.0 + measuring_s + samples_s,
     )

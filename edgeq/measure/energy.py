@@ -57,9 +57,11 @@ def energy(
         return Unavailable({**reasons, **own})
     busy = [window for window in windows if window.inferences]
     covered = [(window, total) for window in busy if (total := _total(choice, window)) is not None]
+    names = "+".join(series.rail for series in choice.counted)
     if not covered:
-        names = "+".join(series.rail for series in choice.counted)
         return Unavailable({**reasons, names: f"its readings cover none of the {len(busy)} windows"})
+    if not any(total.energy_j > 0 for _, total in covered):
+        return Unavailable({**reasons, names: "it reads 0 throughout, which no running device takes"})
     return _figure(covered, _idle(idle, choice), choice, skipped=len(busy) - len(covered))
 
 
@@ -69,12 +71,23 @@ def _total(choice: RailChoice, window: Window) -> WindowEnergy | None:
 
 def _idle(idle: Sequence[Window], choice: RailChoice) -> _Idle | None:
     """The sensor's uncertainty, and the change from before to after: the truth lies somewhere between."""
-    totals = [total for window in idle if (total := _total(choice, window)) is not None]
+    watched = [part for window in idle if (part := _watched(window, choice)) is not None]
+    totals = [total for window in watched if (total := _total(choice, window)) is not None]
     if not totals:
         return None
     levels = tuple(total.power_w for total in totals)
     sensor = math.hypot(*(total.uncertainty_j / total.seconds for total in totals)) / len(totals)
     return _Idle(levels, math.hypot(sensor, (max(levels) - min(levels)) / math.sqrt(12)))
+
+
+def _watched(window: Window, choice: RailChoice) -> Window | None:
+    """The part of an idle window that readings cover, if that is half of it or more.
+
+    Sampling begins a little after the first window has begun and ends a little before the last one does.
+    """
+    start = max(window.start_ns, *(series.times_ns[0] for series in choice.counted))
+    end = min(window.end_ns, *(series.times_ns[-1] for series in choice.counted))
+    return Window(start, end, 0) if 2 * (end - start) >= window.end_ns - window.start_ns else None
 
 
 def _figure(

@@ -170,3 +170,9 @@ def test_parallel_rails_of_one_pattern_add_up_and_sources_never_mix() -> None:
     choice = choose_rails(read, rails)
     assert {series.rail for series in choice.counted} == {"package-0", "package-1"}
     assert {series.rail for series in choice.others} == {"package-0/core", "VDD"}
+
+
+def test_a_sensor_stuck_at_zero_is_unavailable() -> None:
+    dead = _run(Sensor(lambda t: 0.0 * t))
+    assert isinstance(dead, Unavailable)
+    assert "reads 0" in dead.reasons["VDD_IN"]
