@@ -113,7 +113,7 @@ class Worker:
         names = [tensor.name for tensor in self._engine.inputs]
         if set(by_name) == set(names):
             return [by_name[name] for name in names]
-        if len(feeds) == len(names) == 1:  # LiteRT names the tensor, its signature may name it otherwise
+        if len(feeds) == len(names) == 1:  # a file without signature names it as it likes
             return list(feeds)
         message = "the model's inputs are %s, samples were sent for %s"
         raise engines.EngineError(message % (", ".join(names), ", ".join(by_name)))

@@ -40,19 +40,21 @@ class Engine:
         inputs, outputs: the model's tensors, in its own order.
         output_shapes: shapes of the latest inference, known after `bind` or `invoke`.
         version: the runtime's own version, "" if it tells none.
+        open_batch: whether the runtime takes another first dimension than the model declares.
     """
 
     inputs: List[Tensor]
     outputs: List[Tensor]
     output_shapes: List[Shape]
     version = ""
+    open_batch = False
 
     def bind(self, data: Sequence[bytes], shapes: Sequence[Shape]) -> None:
         """Puts one buffer per input in place; raises EngineError where a buffer does not fit the model."""
         if len(data) != len(self.inputs):
             raise EngineError("the model takes %d inputs, not %d" % (len(self.inputs), len(data)))
         for tensor, raw, shape in zip(self.inputs, data, shapes):
-            _check_fit(tensor, len(raw), shape)
+            _check_fit(tensor, len(raw), shape, self.open_batch)
         self._bind(data, shapes)
 
     def invoke(self) -> int:
@@ -74,8 +76,9 @@ class Engine:
         raise NotImplementedError
 
 
-def _check_fit(tensor: Tensor, size: int, shape: Shape) -> None:
-    fits = len(shape) == len(tensor.shape) and all(t in (-1, s) for t, s in zip(tensor.shape, shape))
+def _check_fit(tensor: Tensor, size: int, shape: Shape, open_batch: bool) -> None:
+    declared = (-1, *tensor.shape[1:]) if open_batch and tensor.shape else tensor.shape
+    fits = len(shape) == len(declared) and all(d in (-1, s) for d, s in zip(declared, shape))
     if not fits:
         raise EngineError("input %s takes %s, not %s" % (tensor.name, list(tensor.shape), list(shape)))
     if ITEM_BYTES.get(tensor.dtype, 0) * math.prod(shape) != size:

@@ -32,7 +32,8 @@ CALLS: Dict[str, str] = {  # name without its LiteRt prefix → kinds of the arg
     "CreateCompiledModel": "pppP",
     "DestroyCompiledModel": "p",
     "GetModelSignature": "pzP",
-    "GetTensorName": "pS",
+    "GetSignatureInputName": "pzS",
+    "GetSignatureOutputName": "pzS",
     "GetNumSignatureInputs": "pZ",
     "GetNumSignatureOutputs": "pZ",
     "GetSignatureInputTensorByIndex": "pzP",
@@ -40,7 +41,7 @@ CALLS: Dict[str, str] = {  # name without its LiteRt prefix → kinds of the arg
     "GetRankedTensorType": "pp",
     "GetQuantizationTypeId": "pI",
     "GetPerTensorQuantization": "pp",
-    "CompiledModelResizeInputTensor": "pzzIz",
+    "CompiledModelResizeInputTensorNonStrict": "pzzIz",
     "GetCompiledModelOutputTensorLayouts": "pzzpb",
     "GetCompiledModelInputBufferRequirements": "pzzP",
     "GetCompiledModelOutputBufferRequirements": "pzzP",
@@ -97,6 +98,8 @@ CPU, PER_TENSOR, READ, WRITE = 1, 1, 0, 1
 class LiteRt(Engine):
     """A compiled model. Models with variable tensors (stateful RNNs) are refused by the runtime."""
 
+    open_batch = True
+
     def __init__(
         self, library: str, model: str, threads: int, options: Mapping[str, str], profile: str = ""
     ) -> None:
@@ -110,6 +113,7 @@ class LiteRt(Engine):
         self._api = Api(functions, lambda status: STATUS.get(status, "status %d" % status))
         self._run = functions["RunCompiledModel"]
         self._shapes: List[Shape] = []
+        self._resized = False
         try:
             self._open(model, threads, options, bool(profile))
         except EngineError:
@@ -184,7 +188,7 @@ class LiteRt(Engine):
             api.call("GetRankedTensorType", tensor, c.byref(kind))
             if kind[0] not in DTYPES:
                 raise EngineError("tensors of element type %d are not supported" % kind[0])
-            name = api.get("GetTensorName", tensor, kind=c.c_char_p).decode()
+            name = api.get("GetSignature%sName" % side, signature, i, kind=c.c_char_p).decode()
             shape = tuple(kind[2 : 2 + (kind[1] & RANK_BITS)])
             found.append(Tensor(name, DTYPES[kind[0]], shape, *self._grid(tensor)))
         return found
@@ -208,9 +212,11 @@ class LiteRt(Engine):
         api.release_last("DestroyTensorBuffer")
         self._shapes = []  # a failure below leaves nothing bound
         for i, (tensor, shape) in enumerate(zip(self.inputs, shapes)):
-            if -1 in tensor.shape:
+            if self._resized or shape != tensor.shape:
+                # Not strict: without shape_signature the strict call refuses what the kernels can do.
                 dims = (c.c_int * len(shape))(*shape)
-                api.call("CompiledModelResizeInputTensor", self._model, 0, i, dims, len(shape))
+                api.call("CompiledModelResizeInputTensorNonStrict", self._model, 0, i, dims, len(shape))
+                self._resized = True
         layouts = (Layout * len(self.outputs))()
         api.call("GetCompiledModelOutputTensorLayouts", self._model, 0, len(layouts), layouts, True)
         self.output_shapes = [tuple(x[1 : 1 + (x[0] & RANK_BITS)]) for x in layouts]

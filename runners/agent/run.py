@@ -21,6 +21,8 @@ PROTOCOL = 1
 PROFILED_INFERENCES = 50
 WARM_UP_LIMIT_S = 20.0
 STATE_INTERVAL_S = 0.4
+CHATTER = ("INFO", "WARNING", "W0000", "I0000")
+"""How lines begin that LiteRT writes to standard error whether or not anything is wrong."""
 
 
 class State:
@@ -109,7 +111,7 @@ class Child:
     def _tail(self) -> str:
         try:
             with open(self._log, encoding="utf-8", errors="replace") as file:
-                lines = [line.strip() for line in file if line.strip() and not line.startswith("INFO")]
+                lines = [line.strip() for line in file if line.strip() and not line.startswith(CHATTER)]
         except OSError:
             return ""
         return " [%s]" % " | ".join(lines[-3:])[:600] if lines else ""

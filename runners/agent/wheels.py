@@ -67,6 +67,8 @@ class _Wheel(Engine):
 
 
 class _Interpreter(_Wheel):
+    open_batch = True
+
     def __init__(self, model: str, threads: int) -> None:
         super().__init__()
         module = _interpreter_module()
