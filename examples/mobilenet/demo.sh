@@ -9,7 +9,7 @@ say() {
 }
 
 say python -m examples.mobilenet "$folder"
-say edgeq convert "$folder/mobilenet.h5" --calibration "$folder/calibration" --preprocess torch --labels-from name
+say edgeq convert "$folder/mobilenet.h5" --calibration "$folder/calibration" --preprocess torch
 say edgeq deploy --device local
 say edgeq profile --power --device local --data "$folder/evaluation" --labels-from name
 say edgeq report latest --html "$folder/run.html"
