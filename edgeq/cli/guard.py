@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from edgeq.errors import EdgeqError, UsageError
+from edgeq.report.units import visible
 
 INTERRUPTED = 130
 BROKEN_PIPE = 1
@@ -45,6 +46,10 @@ class Failure:
                 return cls("UsageError", error.format_message(), "", "", UsageError.exit_code)
             case click.Abort() | KeyboardInterrupt():
                 return cls("Interrupted", "interrupted", "", "", INTERRUPTED)
+            case OSError():
+                where = str(error.filename or "")
+                hint = "check permissions, free space and the path; --debug shows where it happened"
+                return cls(type(error).__name__, error.strerror or str(error), where, hint, UNEXPECTED)
             case _:
                 told = f"unexpected {type(error).__name__}: {error}"
                 hint = "this is a fault of edgeq; run again with --debug (or EDGEQ_DEBUG=1) for the traceback"
@@ -61,7 +66,8 @@ def guarded(action: Callable[[], object], *, as_json: bool, debug: bool) -> int:
     """
     try:
         result = action()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller: >&-
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
@@ -87,4 +93,4 @@ def tell(failure: Failure, *, as_json: bool) -> None:
     place = f"{failure.where}: " if failure.where else ""
     label = click.style("edgeq:", fg="red", bold=True)
     advice = f"\n  → {failure.hint}" if failure.hint else ""
-    click.echo(f"{label} {place}{failure.message}{advice}", err=True)
+    click.echo(f"{label} {visible(place + failure.message + advice)}", err=True)

@@ -26,6 +26,7 @@ from edgeq.report.document import (
     Table,
     Tone,
 )
+from edgeq.report.units import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -44,7 +45,7 @@ def render(document: Document, console: Console, *, brief: bool = True) -> None:
     Args:
         brief: leaves out what is detail and cuts long tables, saying how much was cut.
     """
-    console.print(Text(document.title, style="bold"))
+    console.print(_text(document.title, "bold"))
     if document.verdict.text:
         console.print(_signed(document.verdict.text, document.verdict.tone))
     for section in document.sections:
@@ -58,7 +59,7 @@ def _section(section: Section, console: Console, brief: bool) -> None:
     if not shown:
         return
     console.print()
-    console.print(Text(section.title, style="bold"))
+    console.print(_text(section.title, "bold"))
     for block, renderable in shown:
         console.print(Padding(_fitting(block, renderable, console, brief), (0, 0, 0, INDENT), expand=False))
 
@@ -77,9 +78,9 @@ def _table(block: Table, brief: bool) -> RenderableType:
     for place in kept:
         column = block.columns[place]
         if column.align is Align.RIGHT:
-            table.add_column(Text(column.title), justify="right", no_wrap=True)
+            table.add_column(_text(column.title), justify="right", no_wrap=True)
         else:
-            table.add_column(Text(column.title), overflow="fold")
+            table.add_column(_text(column.title), overflow="fold")
     for row in _rows(block, brief):
         table.add_row(*(_cell(row[place]) for place in kept))
     return _cut(table, len(block.rows), brief)
@@ -92,9 +93,9 @@ def _records(block: Table, brief: bool) -> RenderableType:
     table.add_column(overflow="fold")
     first, *rest = _kept(block, brief)
     for row in _rows(block, brief):
-        table.add_row(Text(block.columns[first].title), _cell(row[first]))
+        table.add_row(_text(block.columns[first].title), _cell(row[first]))
         for place in (place for place in rest if row[place].text):
-            table.add_row(Text(f"  {block.columns[place].title}"), _cell(row[place]))
+            table.add_row(_text(f"  {block.columns[place].title}"), _cell(row[place]))
     return _cut(table, len(block.rows), brief)
 
 
@@ -117,7 +118,7 @@ def _facts(block: Facts, brief: bool) -> RenderableType:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, cell in block.pairs:
-        table.add_row(Text(name), _cell(cell))
+        table.add_row(_text(name), _cell(cell))
     return table
 
 
@@ -131,7 +132,7 @@ def _items(block: Items, brief: bool) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for text in block.texts[:LONGEST] if brief else block.texts:
-        table.add_row(sign, Text(text, style=STYLES[block.tone]))
+        table.add_row(sign, _text(text, STYLES[block.tone]))
     return _cut(table, len(block.texts), brief)
 
 
@@ -139,7 +140,8 @@ def _histogram(block: Histogram, brief: bool) -> RenderableType:
     """One line of eighth blocks; an occupied bin is never blank."""
     most = max(block.counts, default=0) or 1
     line = "".join(_STEPS[-(-count * 8 // most)] for count in block.counts)
-    return Text.assemble((f"{block.title}\n{block.low_text} ", "dim"), line, (f" {block.high_text}", "dim"))
+    ends = (f"{visible(block.title)}\n{block.low_text} ", f" {block.high_text}")
+    return Text.assemble((ends[0], "dim"), line, (ends[1], "dim"))
 
 
 def _undrawn(block: Bars | Levels, brief: bool) -> None:
@@ -147,11 +149,15 @@ def _undrawn(block: Bars | Levels, brief: bool) -> None:
 
 
 def _cell(cell: Cell) -> Text:
-    return Text(cell.text, style=STYLES[cell.tone])
+    return _text(cell.text, STYLES[cell.tone])
 
 
 def _signed(text: str, tone: Tone) -> Text:
-    return Text(SIGNS[tone] + text, style=STYLES[tone])
+    return _text(SIGNS[tone] + text, STYLES[tone])
+
+
+def _text(content: str, style: str = "") -> Text:
+    return Text(visible(content), style=style)
 
 
 _RENDER: dict[type[Block], Callable[[Any, bool], RenderableType | None]] = {

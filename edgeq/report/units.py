@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
 DASH = "–"
 T = TypeVar("T")
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -93,6 +96,14 @@ def ratio(value: float) -> str:
 def count(number: int) -> str:
     """A whole number with thousands separated."""
     return f"{number:,}".replace("-", "−")
+
+
+def visible(content: str) -> str:
+    """A text as a terminal may show it: control characters but newline and tab are replaced.
+
+    Layer names and devices' answers are others' texts; an escape sequence in them must not reach a terminal.
+    """
+    return _CONTROL.sub("�", content)
 
 
 def plural(number: int, noun: str) -> str:

@@ -109,6 +109,20 @@ def test_a_fault_of_ours_is_said_to_be_one(edgeq, monkeypatch):
     assert "Traceback" in edgeq("convert", "x.h5").stderr
 
 
+def test_a_full_disk_is_no_fault_of_ours(edgeq, monkeypatch):
+    full = OSError(28, "No space left on device", "build/x")
+    monkeypatch.setattr(face, "convert", raising(full), raising=False)
+    told = edgeq("convert", "x.h5")
+    assert told.exit_code == 1
+    assert "build/x: No space left on device" in told.stderr
+    assert "fault" not in told.stderr
+
+
+def test_a_message_cannot_drive_the_terminal(edgeq, monkeypatch):
+    monkeypatch.setattr(face, "deploy", raising(errors.RunError("it said \x1b[2J")), raising=False)
+    assert "\x1b" not in edgeq("deploy", "--device", "local").stderr
+
+
 def test_interrupted_is_130(edgeq, monkeypatch):
     monkeypatch.setattr(face, "convert", raising(KeyboardInterrupt()), raising=False)
     told = edgeq("convert", "x.h5")

@@ -108,6 +108,13 @@ def test_long_tables_are_cut_and_say_so():
     assert "row 29" in on_terminal(document, brief=False)
 
 
+def test_no_escape_sequence_reaches_a_terminal():
+    evil = "layer\x1b]0;owned\x07\x9b31m"
+    blocks = (Note(evil), Items((evil,)), Table((Column(evil),), ((Cell(evil),),)))
+    text = on_terminal(Document(evil, evil, Verdict(evil), (Section(evil, blocks),)), brief=False)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+
+
 def test_a_row_has_one_cell_per_column():
     with pytest.raises(ValueError, match="one cell per column"):
         Table((Column("a"), Column("b")), ((Cell("x"),),))
