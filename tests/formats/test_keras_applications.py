@@ -32,6 +32,11 @@ def resnet(keras, version):
     return module.ResNet(stages, preact=version == 2, use_bias=True, **_SMALL)
 
 
+def efficientnet_v2(module):
+    blocks = module.DEFAULT_BLOCKS_ARGS["efficientnetv2-b0"]
+    return module.EfficientNetV2(0.5, 0.3, 40, blocks_args=blocks, **_SMALL)
+
+
 LIGHT = {
     "MobileNet": lambda keras: keras.applications.MobileNet(alpha=0.25, **_SMALL),
     "MobileNetV2": lambda keras: keras.applications.MobileNetV2(alpha=0.35, **_SMALL),
@@ -43,10 +48,10 @@ LIGHT = {
     "ResNet": lambda keras: resnet(keras, 1),
     "ResNetV2": lambda keras: resnet(keras, 2),
     "EfficientNet": lambda keras: builder(keras, "efficientnet").EfficientNet(0.5, 0.3, 40, **_SMALL),
-    "EfficientNetV2": lambda keras: builder(keras, "efficientnet_v2").EfficientNetV2(0.5, 0.3, 40, **_SMALL),
+    "EfficientNetV2": lambda keras: efficientnet_v2(builder(keras, "efficientnet_v2")),
     "DenseNet": lambda keras: builder(keras, "densenet").DenseNet([2, 2, 2, 2], **_SMALL),
     "NASNet": lambda keras: builder(keras, "nasnet").NASNet(
-        penultimate_filters=264, num_blocks=1, stem_block_filters=32, skip_reduction=False, **_SMALL
+        penultimate_filters=288, num_blocks=1, stem_block_filters=32, skip_reduction=False, **_SMALL
     ),
     "ConvNeXt": lambda keras: builder(keras, "convnext").ConvNeXt([1, 1, 1, 1], [16, 24, 32, 40], **_SMALL),
     "Xception": lambda keras: keras.applications.Xception(**{**_HEADLESS, "input_shape": (71, 71, 3)}),

@@ -134,26 +134,27 @@ CASES = {
     ),
     "grouped conv": both(ODD, lambda k: k.Conv2D(6, 3, groups=2, padding="same")),
 }
-ACTIVATIONS = {
-    "both": [
-        "elu",
-        "exponential",
-        "gelu",
-        "hard_sigmoid",
-        "linear",
-        "relu",
-        "relu6",
-        "selu",
-        "sigmoid",
-        "softmax",
-    ]
-    + ["softplus", "softsign", "swish", "tanh"],
-    "keras3": ["hard_silu", "hard_swish", "leaky_relu", "log_softmax", "mish", "silu"],
-}
-for name in ACTIVATIONS["both"]:
+ACTIVATIONS = [
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_sigmoid",
+    "linear",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+]
+ACTIVATIONS_OF_KERAS_3 = ["hard_silu", "hard_swish", "leaky_relu", "log_softmax", "mish", "silu"]
+for name in ACTIVATIONS:
     CASES[f"activation {name}"] = both(VECTOR, lambda k, name=name: k.Activation(name))
     CASES[f"dense with {name}"] = both(VECTOR, lambda k, name=name: k.Dense(4, activation=name))
-for name in ACTIVATIONS["keras3"]:
+for name in ACTIVATIONS_OF_KERAS_3:
     CASES[f"activation {name}"] = only3(IMAGE, lambda k, name=name: k.Activation(name))
 
 

@@ -87,7 +87,9 @@ def _is_operation(entry: Mapping[str, Any], class_name: str) -> bool:
     module = entry.get("module")
     if isinstance(module, str):
         return module.startswith(("keras.src.ops", "keras.ops", "keras.src.activations"))
-    return class_name == "Cast" or {"trainable", "dtype"}.isdisjoint(entry["config"])
+    if class_name in (INPUT_LAYER, "Cast"):
+        return class_name == "Cast"
+    return {"trainable", "dtype"}.isdisjoint(entry["config"])
 
 
 def _parse_functional(options: Mapping[str, Any]) -> Model:

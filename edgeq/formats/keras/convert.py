@@ -25,17 +25,20 @@ _FOREIGN = (ArithmeticError, AttributeError, KeyError, IndexError, RecursionErro
 def convert(source: Source) -> ir.Model:
     """Converts an open Keras file; errors name the file and the layer (see `formats.keras.read`)."""
     try:
-        model = _translated(lambda: parse_model(source.config), "")
-        _check_layers(model)
-        walk = _Walk(Emitter(), load_weights(source, model), source.keras_major)
-        graph = _translated(lambda: walk.graph(model), "")
+        graph: ir.Graph = _translated(lambda: _graph(source))
     except EdgeqError as error:
         error.where = f"{source.path}, {error.where}" if error.where else str(source.path)
         raise
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgeq")
 
 
-def _translated(action: Callable[[], Any], layer: str) -> Any:
+def _graph(source: Source) -> ir.Graph:
+    model = parse_model(source.config)
+    _check_layers(model)
+    return _Walk(Emitter(), load_weights(source, model), source.keras_major).graph(model)
+
+
+def _translated(action: Callable[[], Any], layer: str = "") -> Any:
     """Turns what a damaged configuration provokes into a ModelError."""
     try:
         return action()

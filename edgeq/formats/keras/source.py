@@ -56,20 +56,23 @@ def open_source(path: Path) -> Iterator[Source]:
             yield source
 
 
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What h5py raises on damaged files, at opening and later."""
+
+
 @contextmanager
 def _open_hdf5(content: Path | io.BytesIO, path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
-        file = h5py.File(content, "r")
-    except OSError as error:
+        with h5py.File(content, "r") as file:
+            yield file
+    except HDF5_ERRORS as error:
         raise ModelError(
             f"this is no readable HDF5 file ({error})",
             where=str(path),
             hint=f"the file is damaged, cut short or of another kind; copy it again, or {SAVE_AGAIN}",
         ) from error
-    with file:
-        yield file
 
 
 @contextmanager

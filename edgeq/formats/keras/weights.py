@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import ModelError
 from edgeq.formats.keras.config import INPUT_LAYER, Layer, Model
-from edgeq.formats.keras.source import SAVE_AGAIN, Source
+from edgeq.formats.keras.source import HDF5_ERRORS, SAVE_AGAIN, Source
 
 if TYPE_CHECKING:
     import h5py
@@ -59,7 +59,7 @@ def load_weights(source: Source, model: Model) -> dict[str, Weights]:
     try:
         for path, weights in read(source, model):
             loaded[path] = {name: _as_float(array, path, name) for name, array in weights.items()}
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except HDF5_ERRORS as error:
         raise ModelError(
             f"the weights cannot be read ({error})",
             hint=f"the file is damaged; copy it again, or {SAVE_AGAIN}",
