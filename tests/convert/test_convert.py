@@ -150,7 +150,7 @@ def test_twice_the_same_gives_the_same_bytes(small_onnx: Path, small_data: Path,
     assert digests[0] == digests[1]
 
 
-def test_the_files_hold_no_constant_that_nobody_reads(small_onnx: Path, small_data: Path, tmp_path: Path) -> None:
+def test_no_constant_that_nobody_reads(small_onnx: Path, small_data: Path, tmp_path: Path) -> None:
     edgeq.convert(small_onnx, calibration=small_data, out=tmp_path / "out")
     for name in ("small.int8.onnx", REFERENCE):
         graph = onnx.load(tmp_path / "out" / name).graph

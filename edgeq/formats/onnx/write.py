@@ -159,7 +159,7 @@ def _drop_absorbed(graph: ir.Graph, plan: Plan) -> None:
         graph.remove(node, safe=True)
         source.name = name
         for value in bounds:
-            if not value.uses() and value.name is not None:  # ONNX Runtime warns of every constant nobody reads
+            if not value.uses() and value.name is not None:  # ONNX Runtime warns of every such constant
                 del graph.initializers[value.name]
 
 
