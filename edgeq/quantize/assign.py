@@ -261,9 +261,16 @@ def _mended(layout: _Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Valu
     """
     grids = dict(grids)
     nodes = [node for node in layout.graph if node.op_type in _MENDS and layout.kind(node) is Kind.OWN]
+    entries = {layout.root(value): value.name or "" for value in _entries(layout)}
     failed: list[str] = []
     for _ in range(_ROUNDS):
         moved, failed = False, []
+        for root, name in entries.items():
+            entered = mend.entry(grids[root])
+            if entered is None:
+                failed.append(name)
+            elif entered != grids[root]:
+                grids[root], moved = entered, True
         for node in nodes:
             out = layout.root(layout.output_of(node))
             left, right = (layout.root(value) for value in data_inputs(node))
@@ -278,6 +285,13 @@ def _mended(layout: _Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Valu
             break
     notes = [f"{name}: LiteRT and ONNX Runtime may differ by one step in rare cases" for name in failed]
     return grids, notes
+
+
+def _entries(layout: _Layout) -> Iterator[ir.Value]:
+    """The values where reals become integers: inputs, and what float operators give to integer ones."""
+    computed = (node for node in layout.graph if layout.kind(node) is Kind.FLOAT)
+    values = (*layout.graph.inputs, *(value for node in computed for value in node.outputs))
+    return (value for value in values if layout.root(value) in layout.integer)
 
 
 def _weight_grids(

@@ -21,6 +21,10 @@ STEP = 2.0**-20
 
 ATTEMPTS = 512
 
+ENTRY_STEP = 2.0**-23
+ENTRY_ATTEMPTS = 8192
+
+_REACH = 6  # float32 neighbours of a tie that are tried; division and reciprocal are at most 2 apart
 _NEAR = 1e-3  # farther from a tie than any kernel's error: 2·255·2^-21 for XNNPACK's multipliers is 2.4e-4
 
 Ints = NDArray[np.int64]
@@ -37,6 +41,28 @@ def add(a: Quant, b: Quant, out: Quant) -> Quant | None:
 def mul(a: Quant, b: Quant, out: Quant) -> Quant | None:
     """The grid nearest to `out` on which both runtimes' Mul agrees on all pairs, None if none is near."""
     return _search(a, b, out, _exact_product, kernels.xnnpack_mul, kernels.ort_mul)
+
+
+def entry(out: Quant) -> Quant | None:
+    """The grid nearest to `out` onto which both runtimes quantise every float32 alike, None if none is near.
+
+    ONNX Runtime divides by the scale, XNNPACK multiplies by its float32 reciprocal. Both are monotonic, so
+    they agree on all reals if they switch from each integer to the next at the same float32.
+    """
+    for k in range(ENTRY_ATTEMPTS):
+        moved = replace(out, scale=(float(np.float32(out.scale[0] * (1.0 + k * ENTRY_STEP))),))
+        if _enters_alike(moved):
+            return moved
+    return None
+
+
+def _enters_alike(out: Quant) -> bool:
+    scale = np.float32(out.scale[0])
+    ties = np.arange(out.qmin - 1, out.qmax + 1) - out.zero_point[0] + 0.5
+    first = (ties * out.scale[0]).astype(np.float32)
+    ulp = np.spacing(np.abs(first))
+    reals = first + np.arange(-_REACH, _REACH + 1, dtype=np.float32)[:, None] * ulp
+    return np.array_equal(np.rint(reals / scale), np.rint(reals * (np.float32(1.0) / scale)))
 
 
 def _search(a: Quant, b: Quant, out: Quant, exact: Exact, one: Kernel, others: Kernels) -> Quant | None:
