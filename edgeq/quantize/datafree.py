@@ -141,7 +141,8 @@ def clipped_moments(normal: Normal) -> tuple[Floats, Floats]:
 
 
 def _cdf(x: Floats) -> Floats:
-    return 0.5 * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(np.clip(x, -40, 40) / math.sqrt(2.0)))
+    erf: Floats = np.vectorize(math.erf, otypes=[np.float64])(np.clip(x, -40, 40) / math.sqrt(2.0))
+    return 0.5 * (1.0 + erf)
 
 
 def _pdf(x: Floats) -> Floats:

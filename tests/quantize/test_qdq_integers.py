@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+
 from edgeq.formats.onnx import write_qdq
 from edgeq.formats.onnx.write import quantized_name
 from edgeq.quantize import Activations, Recipe, WeightGranularity, calibrate, make_plan
@@ -30,7 +31,7 @@ def convolve(x, w, stride, pads, group):
     """int64 [n, c, h, w] ∗ [m, c/group, kh, kw] with zero padding, by definition."""
     top, left, bottom, right = pads
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    n, c, height, width = x.shape
+    n, _, height, width = x.shape
     m, per, kh, kw = w.shape
     rows, columns = (height - kh) // stride + 1, (width - kw) // stride + 1
     out = np.zeros((n, m, rows, columns), np.int64)
@@ -55,14 +56,15 @@ def requantise(acc, scale_in, scales, out, axis=1):
 @pytest.mark.parametrize("dialect", list(Activations))
 @pytest.mark.parametrize("weights", list(WeightGranularity))
 @pytest.mark.parametrize(
-    ("channels", "per", "group", "stride", "pads"),
+    "layer",
     [
         (5, 3, 1, 1, (1, 1, 1, 1)),
         (6, 1, 6, 2, (0, 0, 1, 1)),
         (4, 2, 2, 1, (0, 0, 0, 0)),
     ],
 )
-def test_convolution(graph, run, tmp_path, rng, dialect, weights, channels, per, group, stride, pads):
+def test_convolution(graph, run, tmp_path, rng, dialect, weights, layer):
+    channels, per, group, stride, pads = layer
     size = per * group
     w = rng.normal(size=(channels, per, 3, 3)).astype(np.float32)
     b = rng.normal(size=channels).astype(np.float32)
@@ -140,15 +142,15 @@ def test_global_average(graph, run, tmp_path, rng):
         ("y = Concat <axis = 1> (x, x)", lambda x: np.concatenate([x, x], axis=1), "6, 4, 4"),
         ("y = Relu (x)", lambda x: np.maximum(x, 0), "3, 4, 4"),
         (
-            'y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
-            " (x, , scales)",
+            'y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric",'
+            ' nearest_mode = "floor"> (x, , scales)',
             lambda x: x.repeat(2, axis=2).repeat(2, axis=3),
             "3, 8, 8",
         ),
     ],
 )
 def test_moving_and_selecting_keeps_the_integers(graph, run, tmp_path, rng, body, reference, out_shape):
-    """The result is fed through a 1×1 convolution by ones, so that the moving operator is part of integers."""
+    """The result feeds a convolution, so that the moving operator is part of the integer graph."""
     channels = int(out_shape.split(",")[0])
     constants = {"w": np.eye(channels, dtype=np.float32)[:, :, None, None]}
     if "pads" in body:
