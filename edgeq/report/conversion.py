@@ -254,10 +254,10 @@ def _caveats(figures: ConversionFigures) -> tuple[Note | Items | Table, ...]:
 
 def _operators(figures: ConversionFigures) -> tuple[Table | Note | Items, ...]:
     """Two tables, since a runtime has its own names for operators."""
-    graph = [("Source", figures.operators_before), ("Rewritten", figures.operators_after)]
+    graph = [("Source", figures.operators_before), ("Written", figures.operators_after)]
     files = [(file.name, file.runtime_operators) for file in figures.files if file.runtime_operators]
     blocks: list[Table | Note | Items] = [
-        *_counted(graph, "Source: as read. Rewritten: after edgeq's graph passes."),
+        *_counted(graph, "Source: as read. Written: in the integer file, under its format's names."),
         *_counted(files, "What each runtime really runs, under its own names."),
     ]
     if figures.fused:
