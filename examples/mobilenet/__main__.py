@@ -6,6 +6,7 @@ Writes FOLDER/mobilenet.h5, FOLDER/calibration/ and FOLDER/evaluation/; a model 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -33,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Obtains a pretrained MobileNetV2 and photographs.")
     parser.add_argument("folder", type=Path, help="where the model and the photographs go")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras calls .h5 legacy; it is meant here
     try:
         print(prepare(parser.parse_args().folder))
     except EdgeqError as error:
