@@ -136,6 +136,7 @@ class Line:
         self.port = int(self._server.getsockname()[1])
         self._sockets: list[socket.socket] = []
         self.cut_after: int | None = None
+        self._for_good = False
         self.sent = 0
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -144,11 +145,18 @@ class Line:
         """Both ends see a reset."""
         self.cuts += 1
         self.cut_after = None
+        if self._for_good:
+            with contextlib.suppress(OSError):
+                self._server.shutdown(socket.SHUT_RDWR)
         for sock in self._sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         self._sockets.clear()
+
+    def close_after(self, count: int) -> None:
+        """After so many more bytes the line is cut and nobody answers there any more."""
+        self.sent, self.cut_after, self._for_good = 0, count, True
 
     def close(self) -> None:
         self.cut()

@@ -1,0 +1,171 @@
+"""Uploads: once, resumed, verified, and refused in words when the device has no room or is read-only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sshd_devices import Line, Sshd
+
+from edgeq.errors import StorageError, UnreachableError, UsageError
+from edgeq.runners import store
+from edgeq.runners.local import LocalTransport
+from edgeq.runners.session import Session
+
+CONTENT = np.random.default_rng(3).integers(0, 256, 12_000_000, dtype=np.uint8).tobytes()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "a model with a long name.onnx"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def session(sshd_device: Sshd, tmp_path: Path) -> Iterator[Session]:
+    found = sshd_device.session(root=str(tmp_path / "device"))
+    yield found
+    found.close()
+
+
+def blob(tmp_path: Path, digest: str) -> Path:
+    return tmp_path / "device" / "blobs" / digest
+
+
+def test_a_file_is_sent_once(session: Session, source: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    digest = session.upload(source, lambda done, total: seen.append((done, total)))
+    assert digest == store.file_digest(source)
+    assert blob(tmp_path, digest).read_bytes() == CONTENT
+    assert len(seen) > 10
+    seen.clear()
+    assert session.upload(source, lambda done, total: seen.append((done, total))) == digest
+    assert seen == [(len(CONTENT), len(CONTENT))]
+    assert session.missing([digest, "0" * 64]) == {"0" * 64}
+
+
+def test_an_upload_is_resumed_after_a_cut(
+    line_session: Session, line: Line, source: Path, tmp_path: Path
+) -> None:
+    line_session.probe()
+    line.sent = 0
+    line.cut_after = len(CONTENT) * 2 // 3
+    digest = line_session.upload(source)
+    assert line.cuts == 1
+    assert blob(tmp_path, digest).read_bytes() == CONTENT
+    assert line.sent < len(CONTENT) * 1.5
+    assert not list(blob(tmp_path, digest).parent.glob("*.part"))
+
+
+def test_an_upload_that_stays_cut_is_resumed_by_a_later_session(
+    line_session: Session, line: Line, sshd_device: Sshd, source: Path, tmp_path: Path
+) -> None:
+    line_session.probe()
+    line.close_after(len(CONTENT) // 2)
+    line_session._client._patience_s = 1.0
+    with pytest.raises(UnreachableError):
+        line_session.upload(source)
+    part = next(blob(tmp_path, "x").parent.glob("*.part"))
+    assert 0 < part.stat().st_size < len(CONTENT)
+    later = sshd_device.session(root=str(tmp_path / "device"))
+    sent: list[int] = []
+    digest = later.upload(source, lambda done, _: sent.append(done))
+    assert sent[0] > part_start(sent)
+    assert blob(tmp_path, digest).read_bytes() == CONTENT
+
+
+def part_start(sent: list[int]) -> int:
+    """What a first block would have reported, had the upload begun anew."""
+    return sent[1] - sent[0]
+
+
+@pytest.mark.parametrize("left", [b"other bytes", CONTENT + b"more", b""])
+def test_what_does_not_verify_is_sent_again(
+    session: Session, source: Path, tmp_path: Path, left: bytes
+) -> None:
+    session.probe()
+    digest = store.file_digest(source)
+    part = blob(tmp_path, digest + ".part")
+    part.write_bytes(left)
+    assert session.upload(source) == digest
+    assert blob(tmp_path, digest).read_bytes() == CONTENT
+    assert not part.exists()
+
+
+def test_a_file_that_is_not_there(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        session.upload(tmp_path / "absent")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a real file system of 4 MB; `small_disk("ro")` makes it read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        known = "remount," if os.path.ismount(folder) else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{known}size=4m,{options}", "tmpfs", str(folder)]
+        if os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a small file system needs root")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], capture_output=True, check=False)
+
+
+def test_no_room_is_told_before_anything_is_sent(small_disk: Callable[[str], Path], source: Path) -> None:
+    session = Session(LocalTransport(), owner="a", root=str(small_disk("rw") / "device"))
+    with pytest.raises(StorageError, match=r"needs 12\.0 MB") as caught:
+        session.upload(source)
+    assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+def test_a_disk_that_fills_up_on_the_way(
+    small_disk: Callable[[str], Path],
+    source: Path,
+    sshd_device: Sshd,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    root = small_disk("rw") / "device"
+    transport = LocalTransport() if kind == "local" else sshd_device.transport()
+    session = Session(transport, owner="a", root=str(root))
+    monkeypatch.setattr(store, "_check_room", lambda *_: None)
+    with pytest.raises(StorageError, match="No space left"):
+        session.upload(source)
+    assert not list((root / "blobs").glob("*.part"))
+    (root / "small").write_bytes(b"x")
+    assert session.upload(root / "small")
+
+
+def test_a_home_that_becomes_read_only(small_disk: Callable[[str], Path]) -> None:
+    session = Session(LocalTransport(), owner="a", root=str(small_disk("rw") / "device"))
+    session.probe()
+    small_disk("ro")
+    with pytest.raises(StorageError, match="Read-only") as caught, session.lease():
+        pass
+    assert "EDGEQ_HOME" in str(caught.value)
+    fresh = Session(LocalTransport(), owner="a", root=str(small_disk("ro") / "device"))
+    with pytest.raises(StorageError, match="Read-only"):
+        fresh.probe()
+
+
+def test_a_home_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    session = Session(LocalTransport(), owner="a", root=str(tmp_path / "file" / "device"))
+    with pytest.raises(StorageError, match="cannot be made"):
+        session.probe()
+
+
+def test_the_device_chooses_its_folder(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path / "home"), "EDGEQ_HOME": ""}
+    assert Session(LocalTransport(home), owner="a").root == str(tmp_path / "home" / ".cache" / "edgeq")
+    named = {"HOME": str(tmp_path), "EDGEQ_HOME": str(tmp_path / "na med")}
+    assert Session(LocalTransport(named), owner="a").root == str(tmp_path / "na med")
