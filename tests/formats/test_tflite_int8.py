@@ -349,3 +349,17 @@ def test_integer_ends_give_the_integers_of_float_ends(io: tflite.IoType, tmp_pat
     given = on_litert(model, tmp_path / "m.tflite", {"x": (integers + offset).astype(kind)})["y"]
     assert given.dtype == kind
     np.testing.assert_array_equal(grids["y"].dequantize(given.astype(np.int32) - offset), reals)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reals_enter_mended_grids_as_in_onnxruntime(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    grid = mend.entry(random_grid(rng))
+    assert grid is not None
+    ties = ((np.arange(-130, 130) - grid.zero_point[0] + 0.5) * grid.scale[0]).astype(np.float32)
+    reals = ties + np.arange(-40, 41)[:, None].astype(np.float32) * np.spacing(np.abs(ties))
+    reals = np.concatenate([reals.ravel(), rng.normal(0, 3, 100_000).astype(np.float32)])[None]
+    case = Case({"x": (1, reals.size)}, [node("Identity", "x")])
+    litert, onnxruntime = both(case, plan_of({"x": grid, "y": grid}), tmp_path, {"x": reals})
+    np.testing.assert_array_equal(litert["y"], onnxruntime["y"])
+    np.testing.assert_array_equal(litert["y"], grid.dequantize(grid.quantize(reals)))

@@ -98,10 +98,9 @@ def _options(window: Window, padding: Padding) -> dict[str, Any]:
 
 def _zero_is_least(step: Step, x: Stored) -> bool:
     """Whether no input lies below zero, so that zero padding never wins."""
-    if x.grid is not None:
-        return x.grid.low == 0
     source = step.value(0)
-    return source is not None and is_non_negative(source)
+    on_grid = x.grid is not None and x.grid.low == 0
+    return on_grid or (source is not None and is_non_negative(source))
 
 
 def is_non_negative(value: ir.Value) -> bool:
