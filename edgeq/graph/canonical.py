@@ -14,6 +14,7 @@ from edgeq.graph.gemm import normalize_gemms
 from edgeq.graph.identity import remove_identities
 from edgeq.graph.infer import infer_shapes
 from edgeq.graph.names import unify_names
+from edgeq.graph.one_dimensional import lift_to_2d
 from edgeq.graph.padding import absorb_padding, explicit_padding
 from edgeq.graph.pooling import globalize_pools
 from edgeq.graph.reshapes import normalize_reshapes
@@ -44,7 +45,7 @@ _SETTLE: tuple[Pass, ...] = (
     fold_into_next,
     remove_dead,
 )
-_FINISH: tuple[Pass, ...] = (join_affine, unify_names)
+_FINISH: tuple[Pass, ...] = (join_affine, lift_to_2d, unify_names)
 PASSES = _SETTLE + _FINISH
 """Every pass, in order. The last ones wait until all others have come to rest."""
 

@@ -92,6 +92,8 @@ def raise_transposes(graph: ir.Graph) -> bool:
     for transpose in reversed(list(graph)):
         if transpose.graph is not graph or _transpose(transpose.outputs[0], to_channels_first) is None:
             continue
+        if len(ints(transpose, "perm")) == 3:
+            continue  # (0, 2, 1) is both directions: it only moves down, or it would never rest
         source = transpose.inputs[0]
         node = source.producer() if source is not None else None
         if node is not None and is_transposable(node):
@@ -131,9 +133,10 @@ def _swap(graph: ir.Graph, node: ir.Node, perm: Perm) -> bool:
     result = node.outputs[0]
     if plan is None or inputs is None or not (plan.drops_axes or rank(result) == len(perm)):
         return False
-    for before in inputs:
-        if isinstance(before, ir.Node):
-            graph.insert_before(node, before)
+    added = [before for before in inputs if isinstance(before, ir.Node)]
+    if len(perm) == 3 and len(added) >= sum(producer(v, "Transpose") is not None for v in node.inputs):
+        return False  # (0, 2, 1) is its own inverse: unless there are fewer afterwards, it would move back
+    graph.insert_before(node, added)
     values = [before.outputs[0] if isinstance(before, ir.Node) else before for before in inputs]
     attributes = dict(node.attributes)
     attributes.update({key: ir.AttrInt64(key, number) for key, number in plan.attributes.items()})

@@ -1,0 +1,47 @@
+"""Layers over [N, C, L] become layers over [N, C, 1, L]."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graph_models import applied, operators, parse
+
+from edgeq.graph import canonicalise
+
+CONSTANTS = {
+    "w": np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32),
+    "wt": np.random.default_rng(0).normal(size=(4, 4, 2)).astype(np.float32),
+    "b": np.random.default_rng(1).normal(size=4).astype(np.float32),
+    "v": np.random.default_rng(2).uniform(0.5, 2, 4).astype(np.float32),
+}
+SWAP = "Transpose<perm=[0,2,1]>"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("y = Conv<pads=[1,1]>(x, w, b)", {"Conv": 1, "Reshape": 2}),
+        ('y = Conv<auto_pad="SAME_UPPER",strides=[2],group=1>(x, w)', {"Conv": 1, "Reshape": 2}),
+        ("a = Conv(x, w) c = Relu(a) d = MaxPool<kernel_shape=[2],strides=[2]>(c) y = Conv<dilations=[2]>(d, w)",
+         {"Conv": 2, "Relu": 1, "MaxPool": 1, "Reshape": 2}),
+        ("a = Conv(x, w) c = BatchNormalization(a, b, b, b, v) y = Relu(c)", {"Conv": 1, "Relu": 1, "Reshape": 2}),
+        ("y = AveragePool<kernel_shape=[3],pads=[1,1]>(x)", {"AveragePool": 1, "Reshape": 2}),
+        ("y = ConvTranspose<strides=[2]>(x, wt)", {"ConvTranspose": 1, "Reshape": 2}),
+    ],
+)  # fmt: skip
+def test_a_layer_is_lifted(body: str, expected: dict[str, int]) -> None:
+    result = applied(parse("float[n,4,16] x", "float[n,4,l] y", body, CONSTANTS), canonicalise)
+    assert dict(operators(result)) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"a = {SWAP}(x) d = Conv(a, w) e = {SWAP}(d) f = Relu(e) g = {SWAP}(f) h = Conv(g, w) y = {SWAP}(h)",
+        f"r = Relu(x) a = {SWAP}(r) d = Conv(a, w) y = {SWAP}(d)",
+        f"a = {SWAP}(x) d = Conv<pads=[1,1]>(a, w) e = {SWAP}(d) f = Add(e, x) g = {SWAP}(f) y = Conv(g, w)",
+    ],
+)
+def test_channels_last_sequences_come_to_rest(body: str) -> None:
+    result = applied(parse("float[n,16,4] x", "float[n,l,k] y", body, CONSTANTS), canonicalise)
+    assert operators(result)["Transpose"] <= 3
