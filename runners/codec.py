@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -42,7 +43,7 @@ def from_json(kind: type[T], data: Any) -> T:
 def _decode(kind: Any, data: Any, path: str) -> Any:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return _decode_optional(kind, data, path)
+        return _decode_union(get_args(kind), data, path)
     if origin is tuple:
         return _decode_tuple(get_args(kind), data, path)
     if origin is Mapping:
@@ -55,11 +56,15 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
     return _decode_plain(kind, data, path)
 
 
-def _decode_optional(kind: Any, data: Any, path: str) -> Any:
-    if data is None:
+def _decode_union(kinds: tuple[Any, ...], data: Any, path: str) -> Any:
+    """None, or the first kind that takes the data; the last one tells what is wrong."""
+    if data is None and type(None) in kinds:
         return None
-    (inner,) = (each for each in get_args(kind) if each is not type(None))
-    return _decode(inner, data, path)
+    *others, last = (each for each in kinds if each is not type(None))
+    for kind in others:
+        with contextlib.suppress(CodecError):
+            return _decode(kind, data, path)
+    return _decode(last, data, path)
 
 
 def _decode_tuple(items: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
@@ -83,8 +88,10 @@ def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
     unknown = sorted(set(values) - set(hints))
     required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     missing = sorted(required - set(values))
-    if unknown or missing:
-        raise CodecError(f"{path}: unknown {unknown}, missing {missing}")
+    if unknown:
+        raise CodecError(f"{path}: unknown key '{unknown[0]}', valid keys are {', '.join(hints)}")
+    if missing:
+        raise CodecError(f"{path}: the key '{missing[0]}' is missing")
     return kind(**{name: _decode(hints[name], value, f"{path}.{name}") for name, value in values.items()})
 
 

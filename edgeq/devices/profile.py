@@ -87,7 +87,6 @@ class DeviceProfile:
     peak: Peak | None = None
     port: int = 22
     emulated: bool = False
-    notes: tuple[str, ...] = ()
 
 
 def profiles() -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def test_taken_and_unknown_names() -> None:
         ("[pi\n", "no valid TOML"),
         ("pi = 3\n", "each device is a table"),
         ('[pi]\nhost = "h"\nprot = 22\n', "unknown key 'prot'"),
-        ('[pi]\nhost = "h"\nport = "22"\n', "a whole number"),
+        ('[pi]\nhost = "h"\nport = "22"\n', "no int"),
         ('[pi]\nprofile = "host"\n', "no host name"),
     ],
 )
