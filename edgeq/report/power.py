@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def power_blocks(figures: RunFigures) -> tuple[Block, ...]:
-    """The energy section; empty when power was not asked for."""
+    """The energy section, which also says that power was not asked for."""
     from edgeq.measure.figures import EnergyFigure, Unavailable
 
     asked = [(variant.name, variant.energy) for variant in figures.variants if variant.energy is not None]
     measured = [(name, figure) for name, figure in asked if isinstance(figure, EnergyFigure)]
     missing = [(name, figure) for name, figure in asked if isinstance(figure, Unavailable)]
     if not asked:
-        return ()
+        return (Note("Energy was not measured (--power does).", Tone.MUTED),)
     blocks: list[Block] = []
     if measured:
         heads = columns(
