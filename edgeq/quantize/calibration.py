@@ -64,6 +64,8 @@ def _session(model: ir.Model, fetched: list[str]) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = min(4, os.cpu_count() or 1)
+    # Workers that spin between two runs burn as much time as the runs themselves.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(
             ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
