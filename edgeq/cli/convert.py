@@ -97,6 +97,6 @@ def convert(
     from edgeq.report.conversion import document
 
     show(document(conversion.figures))
-    click.echo(f"artifact  {conversion.artifact.folder}")
+    click.echo(f"\nartifact  {conversion.artifact.folder}")
     click.echo(f"report    {conversion.artifact.folder / 'report.html'}")
     click.echo("next      edgeq deploy --device local")

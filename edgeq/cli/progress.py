@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeq.progress import Progress
+from edgeq.report.units import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 LINE_INTERVAL_S = 10.0
 """How often a plain line tells where a long stage is."""
+
+REFRESH_HZ = 2.0
+"""Seldom, since the drawing runs on the machine that may be measuring itself."""
+
+MOST_BARS = 8
+"""Older stages leave, so that a long run fits any terminal."""
 
 
 @contextmanager
@@ -29,18 +36,18 @@ def progress() -> Iterator[Progress]:
         lines.finish()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
 
-    text = TextColumn("{task.description}", markup=False)
     columns = (
         SpinnerColumn("line", finished_text="✓"),
-        text,
+        TextColumn("{task.description}", markup=False),
         BarColumn(24),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[share]}"),
         TimeElapsedColumn(),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
+    stderr = Console(stderr=True)
+    with RichProgress(*columns, console=stderr, transient=True, refresh_per_second=REFRESH_HZ) as shown:
         bars = Bars(shown)
         yield bars
         bars.finish()
@@ -79,25 +86,32 @@ class Lines:
 
 
 class Bars:
-    """One bar per stage."""
+    """One bar per stage, the last few of them."""
 
     def __init__(self, shown: RichProgress) -> None:
         self._shown = shown
         self._task: TaskID | None = None
+        self._total: int | None = None
+        self._done = 0
 
     def stage(self, name: str, total: int | None = None) -> None:
         """Fills the bar before and begins another."""
         self.finish()
-        self._task = self._shown.add_task(name, total=total)
+        self._total, self._done = total, 0
+        if len(self._shown.tasks) >= MOST_BARS:
+            self._shown.remove_task(self._shown.tasks[0].id)
+        self._task = self._shown.add_task(visible(name), total=total, share="")
 
     def advance(self, amount: int = 1) -> None:
         """Moves the current bar."""
+        self._done += amount
         if self._task is not None:
-            self._shown.advance(self._task, amount)
+            share = f"{self._done / self._total:.0%}" if self._total else ""
+            self._shown.update(self._task, completed=self._done, share=share)
 
     def finish(self) -> None:
         """Fills the current bar, if any."""
         if self._task is not None:
-            done = self._shown.tasks[-1].total or 1
-            self._shown.update(self._task, total=done, completed=done)
+            whole = self._total or self._done or 1
+            self._shown.update(self._task, total=whole, completed=whole, share="")
         self._task = None

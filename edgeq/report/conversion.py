@@ -156,7 +156,7 @@ def _quality(figures: ConversionFigures) -> tuple[Table | Note, ...]:
     if figures.parity:
         tone = Tone.GOOD if figures.parity.differing == 0 else Tone.WARN
         differing, values = count(figures.parity.differing), count(figures.parity.values)
-        samples = plural(figures.parity.samples, "sample")
+        samples = plural(figures.parity.samples, "sample" if figures.samples else "random input")
         text = f"Parity of LiteRT and ONNX Runtime over {samples}: {differing} of {values} integers differ."
         blocks.append(Note(text, tone))
     else:

@@ -105,12 +105,12 @@ def test_long_stages_tell_where_they_are(capsys, monkeypatch):
     assert "calibrate: 20/100" in capsys.readouterr().err
 
 
-def on_a_terminal(*args, columns=80, **env):
-    """Output of the command on a pseudo-terminal."""
+def on_a_terminal(*args, columns=80, python=("-m", "edgeq.cli"), **env):
+    """Output of the command, or of other Python, on a pseudo-terminal."""
     main, side = pty.openpty()
     settings = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **env}
     running = subprocess.Popen(
-        [sys.executable, "-m", "edgeq.cli", *args], stdout=side, stderr=side, stdin=side, env=settings
+        [sys.executable, *python, *args], stdout=side, stderr=side, stdin=side, env=settings
     )
     os.close(side)
     told = io.BytesIO()
@@ -125,6 +125,21 @@ def on_a_terminal(*args, columns=80, **env):
     os.close(main)
     assert running.wait(60) == 0
     return told.getvalue().decode()
+
+
+def test_progress_bars_on_a_terminal():
+    script = (
+        "from edgeq.cli.progress import progress\n"
+        "with progress() as listener:\n"
+        "    for number in range(20):\n"
+        "        listener.stage(f'stage {number}', 4 if number % 2 else None)\n"
+        "        listener.advance(2)\n"
+    )
+    told = on_a_terminal(python=("-c", script))
+    assert "stage 19" in told
+    assert "✓" in told
+    last = told.rpartition("stage 19")[0].rpartition("stage 12")[2]
+    assert "stage 2 " not in last
 
 
 def test_colours_on_a_terminal_and_none_where_unwanted(process):
