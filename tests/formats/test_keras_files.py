@@ -71,12 +71,12 @@ def write_h5(path, config, weights):
     return path
 
 
-def write_archive(path, config, weights):
+def write_archive(path, config, weights, folder="layers"):
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         for place, arrays in zip(("conv2d", "batch_normalization", "dense"), weights.values(), strict=True):
             for index, array in enumerate(arrays.values()):
-                file[f"layers/{place}/vars/{index}"] = np.asarray(array, np.float32)
+                file[f"{folder}/{place}/vars/{index}"] = np.asarray(array, np.float32)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", json.dumps(config))
         archive.writestr("metadata.json", json.dumps({"keras_version": "3.0.0"}))
@@ -114,6 +114,24 @@ def test_both_formats_give_the_same_graph(tmp_path):
     )
     np.testing.assert_array_equal(first, second)
     assert first.shape == (2, 4)
+
+
+def test_the_group_names_of_keras_2_12(tmp_path):
+    config, weights = conv_model()
+    path = write_archive(tmp_path / "model.keras", config, weights, folder="_layer_checkpoint_dependencies")
+    assert "conv/kernel" in read(path).graph.initializers
+
+
+def test_weight_names_in_chunks(tmp_path):
+    """Keras splits the attribute of a large nested model, which HDF5 cannot hold in one."""
+    config, weights = conv_model()
+    path = write_h5(tmp_path / "model.h5", config, weights)
+    with h5py.File(path, "a") as file:
+        group = file["model_weights/norm"]
+        names = group.attrs["weight_names"]
+        del group.attrs["weight_names"]
+        group.attrs["weight_names0"], group.attrs["weight_names1"] = names[:3], names[3:]
+    assert "norm/moving_variance" in read(path).graph.initializers
 
 
 def test_a_suffix_does_not_matter(tmp_path):

@@ -141,10 +141,8 @@ class Site:
     def constant(self, name: str, array: NDArray[Any] | Sequence[Any] | float) -> ir.Value:
         """An initializer `<layer path>/<name>`: float32 from reals, int64 from lists of integers."""
         data = np.asarray(array)
-        if isinstance(array, (float, int)) or data.dtype.kind == "f":
-            data = data.astype(np.float32)
-        else:
-            data = data.astype(np.int64)
+        is_real = isinstance(array, (float, int)) or data.dtype.kind == "f"
+        data = data.astype(np.float32 if is_real else np.int64, copy=False)
         return self.emitter.initializer(f"{self.path}/{name}", data)
 
     def weight(self, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
