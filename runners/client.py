@@ -35,6 +35,10 @@ class DamagedError(StorageError):
     """An upload arrived with other bytes than were sent; the device has removed it."""
 
 
+class _AgentGoneError(RunError):
+    """The agent's file is no longer on the device."""
+
+
 REFUSALS: dict[str, type[DeviceError]] = {
     "lease": LeaseError,
     "storage": StorageError,
@@ -81,7 +85,12 @@ class AgentClient:
 
     def call_once(self, command: str, *, timeout_s: float = 60.0, **request: Any) -> dict[str, Any]:
         """Like `call`, without another try when the link drops."""
-        return self._call(self._blob(bundle.agent()[1]), self.root, command, request, timeout_s)
+        digest = bundle.agent()[1]
+        try:
+            return self._call(f"{self.root}/blobs/{digest}", self.root, command, request, timeout_s)
+        except _AgentGoneError:  # somebody emptied the cache on the device: put the agent there again
+            self._root = None
+            return self._call(f"{self.root}/blobs/{digest}", self.root, command, request, timeout_s)
 
     def retrying(self, attempt: Callable[[], T]) -> T:
         """Runs `attempt` again while the device is out of reach, for as long as the patience lasts."""
@@ -99,9 +108,6 @@ class AgentClient:
                     raise
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-    def _blob(self, digest: str) -> str:
-        return f"{self.root}/blobs/{digest}"
 
     def _prepare(self) -> str:
         content, digest = bundle.agent()
@@ -149,13 +155,7 @@ class AgentClient:
         try:
             answer = json.loads(done.stdout)
         except ValueError:
-            self._root = None if self._lost_agent(done) else self._root
-            words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise RunError(
-                f"the agent failed at {command} (exit code {done.code}): {' '.join(words)}",
-                where=self.transport.where,
-                hint="try again; if it stays, `edgeq devices check` tells more",
-            ) from None
+            raise self._no_answer(command, done) from None
         self._check_protocol(answer)
         refused = answer.get("refused")
         if refused:
@@ -164,9 +164,18 @@ class AgentClient:
         found: dict[str, Any] = answer["answer"]
         return found
 
-    def _lost_agent(self, done: Completed) -> bool:
-        # Somebody emptied the cache on the device: the next call puts the agent there again.
-        return b"can't open file" in done.stderr or b"No such file" in done.stderr
+    def _no_answer(self, command: str, done: Completed) -> RunError:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+        kind = _AgentGoneError if "can't open file" in lines[-1] else RunError
+        hint = "try again; if it stays, `edgeq devices check` tells more"
+        if done.code == 0:
+            lines = [f"{done.stdout[:60]!r} came instead of an answer"]
+            hint = "the device's shell must print nothing when it is not interactive (.bashrc, .profile)"
+        return kind(
+            f"the agent failed at {command} (exit code {done.code}): {lines[-1]}",
+            where=self.transport.where,
+            hint=hint,
+        )
 
     def _check_protocol(self, answer: dict[str, Any]) -> None:
         spoken = answer.get("protocol")

@@ -121,7 +121,7 @@ class Session:
             return self._wait(job.id, progress)
         except KeyboardInterrupt:
             with contextlib.suppress(EdgeqError):
-                self.stop(job.id)
+                self._client.call_once("stop", job=job.id)
             raise
 
     def start(self, job: Job) -> None:

@@ -5,6 +5,7 @@ The trace it leaves has the shape of `Trace` in the host's protocol.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,7 +38,8 @@ class State:
     def tell(self, stage: str, done: int, total: int) -> None:
         """Progress; written at most a few times a second."""
         if done == 0 or time.monotonic() - self._written_s >= STATE_INTERVAL_S:
-            self._write({"state": "running", "stage": stage, "done": done, "total": total})
+            with contextlib.suppress(OSError):  # a disk that is full right now need not end the run
+                self._write({"state": "running", "stage": stage, "done": done, "total": total})
 
     def end(self, state: str, message: str = "") -> None:
         """The end: done or failed. Only the first end counts."""

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.runners import bundle
+from edgeq.runners.agent import run as agent_run
 from edgeq.runners.codec import CodecError, from_json, to_json
-from edgeq.runners.trace import Facts, Job, Trace, Variant
+from edgeq.runners.trace import PROTOCOL, Facts, Job, Trace, Variant
 
 
 @settings(deadline=None, max_examples=60)
@@ -55,6 +56,10 @@ def test_a_missing_field_and_a_wrong_kind() -> None:
         from_json(Variant, {"name": "x"})
     with pytest.raises(CodecError, match="none of litert"):
         from_json(Variant, {"name": "x", "model": "", "engine": "tensorrt", "library": "", "feeds": []})
+
+
+def test_host_and_agent_speak_the_same_protocol() -> None:
+    assert agent_run.PROTOCOL == PROTOCOL
 
 
 def test_the_agent_is_packed_to_the_same_bytes(tmp_path: Path) -> None:

@@ -426,6 +426,17 @@ def test_power_comes_from_the_same_run(tmp_path: Path) -> None:
 def test_an_emptied_cache_is_filled_again(local: Session, tmp_path: Path) -> None:
     local.probe()
     shutil.rmtree(tmp_path / "device")
-    with pytest.raises(RunError):
-        local.probe()
     assert local.probe().machine
+
+
+def test_a_shell_that_talks_is_named_as_the_cause(make_sshd: Callable[..., Sshd]) -> None:
+    device = make_sshd("device")
+    session = device.session()
+    session.probe()
+    (device.home / ".bashrc").write_text("echo welcome\n")
+    (device.home / ".profile").write_text("echo welcome\n")
+    if session._transport.run(("true",)).stdout == b"":
+        pytest.skip("this user's shell reads no start-up file over SSH")
+    with pytest.raises(RunError, match="welcome") as caught:
+        session.probe()
+    assert "print nothing" in caught.value.hint
