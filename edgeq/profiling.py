@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from edgeq.deployment import deployments
 from edgeq.devices.connect import open_session
 from edgeq.devices.inventory import LOCAL, Device, get
 from edgeq.devices.profile import DeviceProfile, load_profile
-from edgeq.errors import UsageError
+from edgeq.errors import DeviceError, UsageError
 from edgeq.figures import Format, Precision
 from edgeq.installation import Installed, absent, install, run_progress, upload
 from edgeq.jobs import Blob, Planned, noise_feeds, pack_samples, plan_variant, sample_feeds
@@ -134,7 +135,8 @@ def _profile(request: Request, progress: Progress) -> Run:
         job = _job(request, planned, installed.facts)
         trace = session.run(job, run_progress(progress))
         run = _derive(request, planned, trace, session, progress)
-        session.forget(job.id)
+        with suppress(DeviceError):  # the run is here; what it left there is swept later
+            session.forget(job.id)
     return run
 
 

@@ -42,7 +42,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("EDGEQ_HOME", str(tmp_path / "device"))
     monkeypatch.setenv("EDGEQ_SYSFS", str(tmp_path / "sys"))
-    monkeypatch.setattr("edgeq.profiling.QUICK", Timing(20, 0.1, 5.0, rounds=2))
+    monkeypatch.setattr("edgeq.profiling.QUICK", Timing(20, 0.1, 1.0, rounds=2))
     return folder
 
 

@@ -77,12 +77,26 @@ def test_accuracy_on_the_device_is_that_of_the_runtime_here(artifact: Path, data
         accuracy = variants[f"{name}.onnx"].accuracy
         assert accuracy is not None
         assert accuracy.top1 == np.mean(scores.argmax(1) == labels)
-    integer = variants["int8.onnx"].accuracy
+    integer, same = (variants[name].accuracy for name in ("int8.onnx", "int8.tflite"))
     assert integer is not None
+    assert same is not None
+    assert (same.top1, same.agreement) == (integer.top1, integer.agreement)  # the same integers in both
     assert integer.agreement == np.mean(logits["int8"].argmax(1) == logits["float"].argmax(1))
     noise = np.square(logits["float"].astype(float) - logits["int8"]).sum()
     expected = 10 * np.log10(np.square(logits["float"].astype(float)).sum() / noise)
     assert integer.sqnr_db == pytest.approx(expected, abs=1e-6)
+
+
+def test_integer_inputs_and_outputs_change_no_result(artifact: Path, data: Path, tmp_path: Path) -> None:
+    """The agent quantises the samples; LiteRT tells the scale of the outputs."""
+    small = artifact.parent / "small.onnx"
+    edgeq.convert(small, calibration=data, io="int8", formats=("tflite",), out=tmp_path / "integers")
+    figures = [edgeq.profile(folder, data=data).figures for folder in (artifact, tmp_path / "integers")]
+    one, other = (next(v for v in each.variants if v.name == "int8.tflite") for each in figures)
+    assert one.accuracy is not None
+    assert other.accuracy is not None
+    assert (one.accuracy.top1, one.accuracy.agreement) == (other.accuracy.top1, other.accuracy.agreement)
+    assert one.accuracy.sqnr_db == pytest.approx(other.accuracy.sqnr_db, abs=1e-3)  # float32 dequantisation
 
 
 def test_batches_side_by_side(artifact: Path, data: Path) -> None:
