@@ -80,6 +80,7 @@ def test_a_missing_file_and_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_naming_a_kind_loads_nothing_heavy() -> None:
-    code = "import sys, edgeq.formats; print([m for m in ('onnx', 'onnx_ir', 'h5py', 'numpy') if m in sys.modules])"
+    heavy = "'onnx', 'onnx_ir', 'h5py', 'numpy'"
+    code = f"import sys, edgeq.formats; print([m for m in ({heavy}) if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

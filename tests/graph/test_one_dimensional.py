@@ -22,9 +22,10 @@ SWAP = "Transpose<perm=[0,2,1]>"
     [
         ("y = Conv<pads=[1,1]>(x, w, b)", {"Conv": 1, "Reshape": 2}),
         ('y = Conv<auto_pad="SAME_UPPER",strides=[2],group=1>(x, w)', {"Conv": 1, "Reshape": 2}),
-        ("a = Conv(x, w) c = Relu(a) d = MaxPool<kernel_shape=[2],strides=[2]>(c) y = Conv<dilations=[2]>(d, w)",
-         {"Conv": 2, "Relu": 1, "MaxPool": 1, "Reshape": 2}),
-        ("a = Conv(x, w) c = BatchNormalization(a, b, b, b, v) y = Relu(c)", {"Conv": 1, "Relu": 1, "Reshape": 2}),
+        ("a = Conv(x, w) c = Relu(a) d = MaxPool<kernel_shape=[2],strides=[2]>(c) "
+         "y = Conv<dilations=[2]>(d, w)", {"Conv": 2, "Relu": 1, "MaxPool": 1, "Reshape": 2}),
+        ("a = Conv(x, w) c = BatchNormalization(a, b, b, b, v) y = Relu(c)",
+         {"Conv": 1, "Relu": 1, "Reshape": 2}),
         ("y = AveragePool<kernel_shape=[3],pads=[1,1]>(x)", {"AveragePool": 1, "Reshape": 2}),
         ("y = ConvTranspose<strides=[2]>(x, wt)", {"ConvTranspose": 1, "Reshape": 2}),
     ],
