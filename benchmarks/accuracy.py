@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks import common, data, engines
 
-THREADS = 2
+THREADS = 1
 CAP_DB = 120.0
 
 
