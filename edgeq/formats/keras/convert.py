@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgeq.errors import EdgeqError, ModelError, UnsupportedError
 from edgeq.formats.keras.calls import Call, Reference, flatten
 from edgeq.formats.keras.config import INPUT_LAYER, Layer, Model, parse_model
-from edgeq.formats.keras.emit import WAY_OUT, Dims, Emitter, Site, dims
+from edgeq.formats.keras.emit import WAY_OUT, Dims, Emitter, Site
 from edgeq.formats.keras.source import SAVE_AGAIN, Source
 from edgeq.formats.keras.table import convert_layer, missing
 from edgeq.formats.keras.weights import Weights, load_weights
@@ -69,11 +69,11 @@ class _Walk:
     def graph(self, model: Model) -> ir.Graph:
         """The graph of the outermost model."""
         layers = {layer.name: layer for layer in model.layers}
-        inputs = [self._input(layers[reference.layer]) for reference in model.inputs]
+        names = [reference.layer for reference in model.inputs]
+        inputs = [self.emitter.value(name, _input_shape(layers[name])) for name in names]
         results = self.model(model, inputs, name="", path="")
-        names = [reference.layer for reference in model.outputs]
-        outputs = [self._output(value, name, inputs) for value, name in zip(results, names, strict=True)]
-        return self.emitter.graph(inputs, _distinct(outputs, self.emitter), OPSET)
+        outputs = self._outputs(results, [reference.layer for reference in model.outputs], inputs)
+        return self.emitter.graph(inputs, outputs, OPSET)
 
     def model(self, model: Model, inputs: Sequence[ir.Value], name: str, path: str) -> list[ir.Value]:
         """Emits one call of a model.
@@ -121,29 +121,15 @@ class _Walk:
                 self.emitter.results.append(value)
         return results
 
-    def _input(self, layer: Layer) -> ir.Value:
-        return self.emitter.value(layer.name, _input_shape(layer))
-
-    def _output(self, value: ir.Value, name: str, inputs: Sequence[ir.Value]) -> ir.Value:
-        """A value that may be a graph output: an input that is passed through becomes a node's result."""
-        if value not in inputs:
-            return value
-        result = self.emitter.value(f"{name}/output", dims(value))
-        self.emitter.nodes.append(ir.node("Identity", [value], outputs=[result], name=f"{name}/output"))
-        return result
-
-
-def _distinct(outputs: Sequence[ir.Value], emitter: Emitter) -> list[ir.Value]:
-    """Gives an output that is listed twice a second value."""
-    seen: list[ir.Value] = []
-    for value in outputs:
-        if value in seen:
-            copy = emitter.value(f"{value.name}/output", dims(value))
-            emitter.nodes.append(ir.node("Identity", [value], outputs=[copy], name=f"{value.name}/output"))
-            seen.append(copy)
-        else:
-            seen.append(value)
-    return seen
+    def _outputs(
+        self, results: Sequence[ir.Value], names: Sequence[str], inputs: Sequence[ir.Value]
+    ) -> list[ir.Value]:
+        """The graph's outputs: copies of inputs passed through and of values listed twice."""
+        outputs: list[ir.Value] = []
+        for value, name in zip(results, names, strict=True):
+            plain = value not in inputs and value not in outputs
+            outputs.append(value if plain else self.emitter.copy(value, name))
+        return outputs
 
 
 def _input_shape(layer: Layer) -> Dims:

@@ -62,6 +62,12 @@ class Emitter:
         self._initializers[key] = made
         return made
 
+    def copy(self, value: ir.Value, name: str) -> ir.Value:
+        """A second value of the same content, behind an Identity."""
+        result = self.value(name, dims(value))
+        self.nodes.append(ir.node("Identity", [value], outputs=[result], name=name))
+        return result
+
     def graph(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], opset: int) -> ir.Graph:
         """The finished graph, with unique names: inputs and layer results keep theirs first."""
         values = [*inputs, *self.results, *self._initializers.values()]
