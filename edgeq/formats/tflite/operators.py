@@ -166,10 +166,10 @@ class Op(Enum):
         {1: "1.9.0", 2: "2.2.0", 3: "2.3.0"},
         {Trait.INT8: 2, Trait.BIAS: 3},
     )
-    LOG = _plain(73, "", "1.14.0")
+    LOG = _plain(73, "", "1.14.0", "2.15.0")
     SUM = _plain(74, "ReducerOptions", "1.10.0", "1.15.0")
-    SQRT = _plain(75, "", "1.10.0")
-    RSQRT = _plain(76, "", "1.10.0")
+    SQRT = _plain(75, "", "1.10.0", "2.21.0")
+    RSQRT = _plain(76, "", "1.10.0", "2.5.0")
     POW = _plain(78, "PowOptions", "1.10.0")
     REDUCE_MAX = _plain(82, "ReducerOptions", "1.11.0", "1.14.0")
     REDUCE_MIN = _plain(89, "ReducerOptions", "1.11.0", "1.14.0")
@@ -181,7 +181,7 @@ class Op(Enum):
     )
     LEAKY_RELU = _plain(98, "LeakyReluOptions", "1.13.1")
     MIRROR_PAD = _plain(100, "MirrorPadOptions", "1.13.1", "2.3.0")
-    ABS = _plain(101, "AbsOptions", "1.13.0")
+    ABS = _plain(101, "AbsOptions", "1.13.0", "2.4.0")
     CEIL = _plain(104, "", "1.14.0")
     COS = _plain(108, "CosOptions", "1.14.0")
     ELU = _plain(111, "", "1.14.0")
@@ -189,4 +189,4 @@ class Op(Enum):
     ROUND = _plain(116, "", "1.14.0")
     HARD_SWISH = _plain(117, "HardSwishOptions", "1.15.0")
     BATCH_MATMUL = _plain(126, "BatchMatMulOptions", "2.3.0", "2.3.0")
-    GELU = _plain(150, "GeluOptions", "2.9.0")
+    GELU = _plain(150, "GeluOptions", "2.9.0", "2.9.0")
