@@ -22,7 +22,6 @@ from edgeq.runners.session import Session
 from edgeq.runners.trace import EngineKind, Facts, Job, Status, Trace
 from edgeq.workspace import Entry, Workspace, new_id
 
-LEASE_MINUTES = 10.0
 SMOKE_TIMEOUT_S = 300.0
 
 
@@ -81,9 +80,10 @@ def deploy(artifact: Path | str | None = None, *, device: str, progress: Progres
     opened = Artifact.open(Path(artifact) if artifact is not None else workspace.newest_artifact())
     target = get(device)
     profile = load_profile(target.profile)
+    workspace.prepare()
     start = time.monotonic()
     progress.stage(f"connect to {device}")
-    with open_session(target) as session, session.lease(LEASE_MINUTES):
+    with open_session(target) as session, session.lease():
         installed = install(session, opened, profile, device, progress)
         trace, planned = _smoke(session, opened, installed, progress)
         deployment = Deployment(

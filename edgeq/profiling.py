@@ -30,7 +30,6 @@ from edgeq.workspace import Workspace, new_id
 if TYPE_CHECKING:
     from edgeq.derive import Subject
 
-LEASE_MINUTES = 10.0
 POWER_WINDOW_S = 10.0
 """Energy windows are at least this long: sensors update slowly, and their ends count."""
 IDLE_S = 5.0
@@ -102,6 +101,7 @@ def profile(  # noqa: PLR0913  the options of the command line, all by keyword
         threads=_positive((threads,), "--threads")[0],
         full=full,
     )
+    workspace.prepare()
     return save_run(_profile(request, progress), workspace)
 
 
@@ -127,7 +127,7 @@ def _positive(values: Sequence[int], option: str) -> tuple[int, ...]:
 
 def _profile(request: Request, progress: Progress) -> Run:
     progress.stage(f"connect to {request.device.name}")
-    with open_session(request.device) as session, session.lease(LEASE_MINUTES):
+    with open_session(request.device) as session, session.lease():
         installed = install(session, request.artifact, request.profile, request.device.name, progress)
         with TemporaryDirectory(prefix="edgeq-") as scratch:
             planned, blobs = _plan(request, installed, Path(scratch), progress)

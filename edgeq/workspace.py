@@ -41,6 +41,16 @@ class Workspace:
         there = next((folder for folder in (here, *here.parents) if (folder / FOLDER).is_dir()), here)
         return cls(there / FOLDER)
 
+    def prepare(self) -> None:
+        """Makes the folder, which keeps itself out of the user's version control.
+
+        Raises:
+            UsageError: it cannot be written; better known before a long run than after it.
+        """
+        ignore = self.folder / ".gitignore"
+        if not ignore.exists():
+            atomic.write_text(ignore, "*\n")
+
     # Runs
 
     def save_run(self, run_id: str, record: Mapping[str, Any]) -> Path:
@@ -78,7 +88,7 @@ class Workspace:
     def remember_artifact(self, artifact: Path) -> None:
         """Makes this the newest artifact: what `edgeq deploy` takes when none is named."""
         record = {"artifact": str(artifact.resolve())}
-        self._prepare()
+        self.prepare()
         atomic.write_text(self.folder / "artifact.json", json.dumps(record) + "\n")
 
     def newest_artifact(self) -> Path:
@@ -106,16 +116,10 @@ class Workspace:
     # How it is stored
 
     def _save(self, kind: str, entry_id: str, record: Mapping[str, Any]) -> Path:
-        self._prepare()
+        self.prepare()
         path = self.folder / kind / f"{entry_id}.json"
         atomic.write_text(path, json.dumps(record, allow_nan=False) + "\n")
         return path
-
-    def _prepare(self) -> None:
-        """A new workspace keeps itself out of the user's version control."""
-        ignore = self.folder / ".gitignore"
-        if not ignore.exists():
-            atomic.write_text(ignore, "*\n")
 
     def _entries(self, kind: str) -> tuple[Entry, ...]:
         return tuple(_entry(path) for path in sorted((self.folder / kind).glob("[!.]*.json")))

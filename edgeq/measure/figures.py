@@ -31,7 +31,7 @@ class LatencyFigure:
     """Steady-state latency of one variant; one inference is one call of the runtime, whatever its batch.
 
     Attributes:
-        seconds: time spent inside inferences.
+        seconds: length of the measured windows.
         p90_ns: the headline.
         p50_interval, p90_interval: block-bootstrap intervals.
         round_p50_ns: the median of every round, in order of observation.

@@ -33,7 +33,7 @@ def latency(trace: VariantTrace) -> LatencyFigure | None:
     rounds = round_medians(series, trace.windows)
     spread = (max(rounds) - min(rounds)) / p50
     drift = relative_drift(series)
-    seconds = float(series.sum()) * 1e-9
+    seconds = measured_seconds(series, trace.windows)
     steady = abs(drift) <= AGREEMENT
     return LatencyFigure(
         inferences=series.size,
@@ -57,6 +57,12 @@ def latency(trace: VariantTrace) -> LatencyFigure | None:
         inferences_per_s=1e9 / float(series.mean()),
         histogram=histogram(series),
     )
+
+
+def measured_seconds(series: NDArray[np.float64], windows: tuple[Window, ...]) -> float:
+    """How long was measured: the windows' own length, which holds the moments between two calls as well."""
+    nanoseconds = sum(window.end_ns - window.start_ns for window in windows) or float(series.sum())
+    return nanoseconds * 1e-9
 
 
 def round_medians(series: NDArray[np.float64], windows: tuple[Window, ...]) -> tuple[float, ...]:

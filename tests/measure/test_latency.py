@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -101,6 +103,16 @@ def test_rounds_that_disagree_make_a_run_noisy(factor: float, noisy: bool) -> No
 )
 def test_quotable_as_mlperf_mobile_asks(inferences: int, each_ns: int, quotable: bool) -> None:
     assert latency(variant([each_ns] * inferences)).quotable is quotable  # type: ignore[union-attr]
+
+
+def test_measured_time_is_that_of_the_windows() -> None:
+    """Inferences of 9 ms every 10 ms: a minute was measured, not 54 s."""
+    series = np.full(6000, 9e6)
+    trace = replace(variant(series), windows=(Window(0, 60_000_000_000, 6000),))
+    figure = latency(trace)
+    assert figure is not None
+    assert figure.seconds == pytest.approx(60.0)
+    assert figure.quotable
 
 
 def test_windows_that_do_not_add_up_count_as_one_round() -> None:
