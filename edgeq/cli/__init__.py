@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import TextIO
 
 
 def main() -> None:
@@ -11,8 +13,16 @@ def main() -> None:
 
     from edgeq.cli.app import app
 
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    sys.stdout = _usable(sys.stdout)
+    sys.stderr = _usable(sys.stderr)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     app(prog_name="edgeq")
+
+
+def _usable(stream: TextIO | None) -> TextIO:
+    """A stream that takes any text: one the caller closed (>&-) swallows it, a poor encoding replaces."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+    return stream

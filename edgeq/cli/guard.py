@@ -66,8 +66,7 @@ def guarded(action: Callable[[], object], *, as_json: bool, debug: bool) -> int:
     """
     try:
         result = action()
-        if sys.stdout is not None:  # closed by the caller: >&-
-            sys.stdout.flush()
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit

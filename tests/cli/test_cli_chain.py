@@ -55,7 +55,7 @@ def test_convert_deploy_profile_report(net, edgeq, monkeypatch):
     models = json.loads(deployed.stdout)["deployment"]["models"]
     assert {model["status"] for model in models} == {"done"}
 
-    profiled = edgeq("profile", "--power", "--data", "samples.npz", "--json")
+    profiled = edgeq("profile", "--data", "samples.npz", "--json")
     assert profiled.exit_code == 0, profiled.output
     run = json.loads(profiled.stdout)
     variants = {variant["name"]: variant for variant in run["figures"]["variants"]}

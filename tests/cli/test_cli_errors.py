@@ -156,6 +156,14 @@ def test_signals_end_the_process_cleanly(corner, number, code):
     assert not part.exists()
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(closed):
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m edgeq.cli devices list {closed}"], timeout=60, check=False
+    )
+    assert done.returncode == 0
+
+
 def test_a_broken_pipe_is_quiet():
     script = f"{sys.executable} -m edgeq.cli completion bash | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
