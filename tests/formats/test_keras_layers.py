@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from keras_models import assert_reads_like_keras, flavours, randomise
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from keras_models import (
+    assert_reads_like_keras,
+    assert_same_outputs,
+    flavours,
+    outputs_of,
+    randomise,
+    samples,
+)
 
+from edgeq.formats.keras import read
 from edgeq.formats.keras.table import LAYERS
 
 IMAGE, ODD, SEQUENCE, VECTOR = (8, 9, 3), (7, 10, 4), (11, 4), (6,)
@@ -236,10 +246,6 @@ CHANNELS_FIRST = {
 @pytest.mark.parametrize("kind", CHANNELS_FIRST)
 def test_channels_first_is_the_transposed_channels_last(kind, tmp_path):
     """TensorFlow's CPU kernels know channels-last alone: that twin, with equal weights, is the reference."""
-    from keras_models import assert_same_outputs, outputs_of, samples
-
-    from edgeq.formats.keras import read
-
     keras = flavours()["keras3"]
     first, last = (
         keras.Sequential([keras.Input(shape), getattr(keras.layers, kind)(**options)])
@@ -268,8 +274,6 @@ def test_a_fixed_batch_stays_fixed(tmp_path):
 
 
 def test_half_precision_weights_become_float32(tmp_path):
-    from edgeq.formats.keras import read
-
     keras = flavours()["keras3"]
     for policy in ("float16", "bfloat16"):
         model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, dtype=policy)])
@@ -284,3 +288,23 @@ def test_half_precision_weights_become_float32(tmp_path):
             np.testing.assert_array_equal(
                 kernel.const_value.numpy(), np.asarray(model.layers[0].kernel, np.float32)
             )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["Conv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D"]),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    padding=st.sampled_from(["same", "valid"]),
+)
+def test_any_window_slides_as_in_keras(tmp_path, kind, size, kernel, strides, padding):
+    assume(padding == "same" or all(n >= k for n, k in zip(size, kernel, strict=True)))
+    keras = flavours()["keras3"]
+    if kind.startswith("Conv"):
+        layer = getattr(keras.layers, kind)(2, kernel, strides=strides, padding=padding)
+    else:
+        layer = getattr(keras.layers, kind)(kernel, strides=strides, padding=padding)
+    model = keras.Sequential([keras.Input((*size, 2)), layer])
+    randomise(model)
+    assert_reads_like_keras(model, tmp_path, suffixes=(".keras",))
