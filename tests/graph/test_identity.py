@@ -31,7 +31,8 @@ CONSTANTS = {
     [
         "Identity(a)", "Dropout(a)", "Dropout(a, ratio)", "Cast<to=1>(a)", "Concat<axis=1>(a)", "Sum(a)",
         "Max(a)", "Pad(a, zeros8)", "Reshape(a, same)", "Transpose<perm=[0,1,2,3]>(a)",
-        "Slice(a, starts, ends, axes)", "MaxPool<kernel_shape=[1,1]>(a)", "Add(a, zero)", "Mul(a, one)", "Sub(a, zero)", "Div(a, one)",
+        "Slice(a, starts, ends, axes)", "MaxPool<kernel_shape=[1,1]>(a)", "Add(a, zero)", "Mul(a, one)",
+        "Sub(a, zero)", "Div(a, one)",
     ],
 )  # fmt: skip
 def test_a_node_that_does_nothing_goes(step: str) -> None:

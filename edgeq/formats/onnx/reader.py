@@ -171,6 +171,7 @@ def _check_operators(model: ir.Model, path: Path) -> None:
 
 
 def _check_weights(model: ir.Model, path: Path) -> None:
+    """Reads every weight out of the file's message, and refuses those that are no numbers."""
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is None or tensor.dtype == ir.DataType.STRING:
@@ -179,6 +180,10 @@ def _check_weights(model: ir.Model, path: Path) -> None:
             constant = tensor.numpy()
         except Exception as error:  # too few bytes, an unknown type: whatever the tensor's bytes give
             raise _damaged(path, f"the weights of {name!r} cannot be read: {error}") from error
+        if constant.dtype.kind in "fiub":
+            value.const_value = ir.Tensor(
+                constant, name=name
+            )  # own memory: one tensor keeps the whole file's
         if constant.dtype.kind != "f" or np.isfinite(constant).all():
             continue
         # a lone infinity is an open bound or a mask, not a weight
