@@ -17,6 +17,8 @@ _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "
 def explicit_padding(graph: ir.Graph, node: ir.Node) -> bool:
     """Gives every convolution and pool explicit pads (`auto_pad` NOTSET), kernel, strides and dilations.
 
+    An average pool without dilations states none.
+
     SAME_UPPER and SAME_LOWER follow the formula of the ONNX operator specification (Conv, auto_pad).
     """
     if node.op_type not in _WINDOWED:
@@ -31,6 +33,10 @@ def explicit_padding(graph: ir.Graph, node: ir.Node) -> bool:
     if pads is None:
         return False
     wanted = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": tuple(pads)}
+    if node.op_type == "AveragePool" and dilations == ones:
+        # ONNX Runtime refuses to load its own fused QLinearAveragePool where the attribute is stated.
+        del wanted["dilations"]
+        node.attributes.pop("dilations", None)
     if "auto_pad" not in node.attributes and all(ints(node, key) == value for key, value in wanted.items()):
         return False
     node.attributes.pop("auto_pad", None)
