@@ -17,7 +17,7 @@ from edgeq.runners.codec import CodecError, from_json, to_json
 from edgeq.runners.trace import PROTOCOL, Facts, Job, Trace, Variant
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.from_type(Job) | st.from_type(Trace))
 def test_what_goes_over_the_wire_comes_back(value: Job | Trace) -> None:
     text = json.dumps(to_json(value), allow_nan=True)
