@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,22 +17,19 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UsageError: the folder cannot be written; nothing is left behind.
     """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # unlike mkstemp's, readable as the umask says
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with part.open("x", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(name, path)
+        os.replace(part, path)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+        with suppress(OSError):
+            part.unlink()
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import onnx_ir as ir
@@ -35,12 +36,15 @@ def write(graph: ir.Model, plan: Plan | None, path: Path, io: IoType = IoType.FL
         ModelError: a graph that is not canonical, a file over 2 GiB, or a folder that cannot be written.
     """
     data = to_bytes(graph, plan, io)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # readable as the umask says
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
-            temporary.write(data)
-        os.replace(temporary.name, path)
+        part.write_bytes(data)
+        os.replace(part, path)
     except OSError as error:
         raise ModelError(f"cannot write the model: {error.strerror}", where=str(path)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def to_bytes(graph: ir.Model, plan: Plan | None, io: IoType = IoType.FLOAT32) -> bytes:
