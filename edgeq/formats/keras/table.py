@@ -12,8 +12,8 @@ from edgeq.formats.keras import (
     dense,
     merge,
     normalization,
-    operations,
     pooling,
+    recorded,
     shape,
 )
 from edgeq.formats.keras.config import INPUT_LAYER, Layer
@@ -74,13 +74,13 @@ LAYERS: Mapping[str, Callable[[Site, Sequence[ir.Value]], Result]] = {
     "Resizing": shape.resize,
     "SeparableConv1D": convolution.separable,
     "SeparableConv2D": convolution.separable,
-    "SlicingOpLambda": operations.recorded_function,
+    "SlicingOpLambda": recorded.recorded_function,
     "Softmax": activation.layer("Softmax"),
     "SpatialDropout1D": shape.identity,
     "SpatialDropout2D": shape.identity,
     "StochasticDepth": shape.identity,
     "Subtract": merge.elementwise("Sub"),
-    "TFOpLambda": operations.recorded_function,
+    "TFOpLambda": recorded.recorded_function,
     "ThresholdedReLU": activation.layer("ThresholdedReLU"),
     "UpSampling1D": shape.upsample,
     "UpSampling2D": shape.upsample,
@@ -99,7 +99,7 @@ def convert_layer(site: Site, inputs: Sequence[ir.Value]) -> list[ir.Value]:
     if site.call.kwargs.get("training"):
         raise site.unsupported("a call with training=True")
     if site.layer.is_operation:
-        result = operations.recorded_operation(site, inputs)
+        result = recorded.recorded_operation(site, inputs)
     else:
         result = LAYERS[site.layer.class_name](site, inputs)
     return result if isinstance(result, list) else [result]
@@ -108,14 +108,14 @@ def convert_layer(site: Site, inputs: Sequence[ir.Value]) -> list[ir.Value]:
 def missing(layer: Layer) -> str | None:
     """What the tables lack for a layer: its class, function or activation; None if nothing."""
     if layer.is_operation:
-        known = layer.class_name in operations.OPERATIONS
+        known = layer.class_name in recorded.OPERATIONS
         return None if known else f"operation {layer.class_name}"
     if layer.class_name == INPUT_LAYER:
         return None
     if layer.class_name not in LAYERS:
         return layer.class_name
     function = layer.options.get("function")
-    if LAYERS[layer.class_name] is operations.recorded_function and function not in operations.FUNCTIONS:
+    if LAYERS[layer.class_name] is recorded.recorded_function and function not in recorded.FUNCTIONS:
         return f"function tf.{function}"
     spelt = layer.options.get("activation")
     if spelt is not None and not activation.is_known(spelt):
