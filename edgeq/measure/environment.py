@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from edgeq.measure.figures import EnvironmentFigure
 from edgeq.runners.trace import Snapshot, Trace
 
@@ -44,15 +46,16 @@ def environment(trace: Trace) -> EnvironmentFigure:
 def is_throttled(snapshots: tuple[Snapshot, ...]) -> bool | None:
     """True when the device said so or its highest clock fell during the run; None when it does not tell.
 
-    The first snapshot is taken before the load and may show idle clocks, which are low for another reason:
-    the reference is the highest clock seen in the first half of the run under load.
+    The first and the last snapshot are taken without load and may show idle clocks, which are low for another
+    reason: compared are the medians of the first and the second half of those between them.
     """
     told = [snapshot.throttled for snapshot in snapshots if snapshot.throttled is not None]
     if any(told):
         return True
     peaks = [max(snapshot.frequency_hz) for snapshot in snapshots[1:-1] if snapshot.frequency_hz]
     if len(peaks) >= 2:
-        return min(peaks[len(peaks) // 2 :]) < CLOCK_DROP * max(peaks[: len(peaks) // 2])
+        half = len(peaks) // 2
+        return median(peaks[half:]) < CLOCK_DROP * median(peaks[:half])
     return False if told else None
 
 
