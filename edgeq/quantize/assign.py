@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgeq.errors import ModelError
 from edgeq.quantize import mend
 from edgeq.quantize.dialect import IoType, WeightGranularity
-from edgeq.quantize.grids import activation_grid, bias_grid, weight_grid
+from edgeq.quantize.grids import activation_grid, bias_grid, constant_grid, weight_grid
 from edgeq.quantize.operators import Kind, Rule, clip_bounds, data_inputs, is_constant, rule_of
 from edgeq.quantize.plan import FloatOp, Plan, Quant
 from edgeq.quantize.prepare import prepare
@@ -217,6 +217,9 @@ def _group_grids(layout: _Layout, statistics: Statistics, recipe: Recipe) -> dic
         if fixed and len(sources) == 1:
             grids[root] = fixed[0]
             continue
+        if len(values) == 1 and is_constant(root) and root.const_value is not None:
+            grids[root] = constant_grid(root.const_value.numpy())
+            continue
         ranges = [_range(value, statistics, recipe, root in full) for value in values]
         known = [found for found in ranges if found is not None]
         if not known:
@@ -274,9 +277,8 @@ def _mended(layout: _Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Valu
         for node in nodes:
             out = layout.root(layout.output_of(node))
             left, right = (layout.root(value) for value in data_inputs(node))
-            mended = (
-                None if out in (left, right) else _MENDS[node.op_type](grids[left], grids[right], grids[out])
-            )
+            tied = (left is out, right is out)
+            mended = _MENDS[node.op_type](grids[left], grids[right], grids[out], tied)
             if mended is None:
                 failed.append(node.name or "")
             elif mended != grids[out]:

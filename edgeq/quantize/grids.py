@@ -32,6 +32,26 @@ def activation_grid(value_range: Range) -> Quant:
     return Quant((float(scale),), (zero_point,))
 
 
+def constant_grid(values: NDArray[Any]) -> Quant:
+    """The int8 grid of a constant operand.
+
+    Exact where all values are small multiples of a common step (as averaging factors are), otherwise the
+    asymmetric grid over their range.
+    """
+    distinct = np.unique(np.abs(np.asarray(values, np.float64)))
+    distinct = distinct[distinct > 0]
+    if 0 < len(distinct) <= 127:
+        for parts in range(1, 128):
+            step = np.float32(distinct[0] / parts)
+            multiples = distinct / float(step)
+            if multiples[-1] > 127.5:
+                break
+            if np.allclose(multiples, np.rint(multiples), rtol=0.0, atol=1e-4):
+                finest = step / np.float32(127 // int(np.rint(multiples[-1])))
+                return Quant((float(finest),), (0,))
+    return activation_grid((min(float(np.min(values)), 0.0), max(float(np.max(values)), 0.0)))
+
+
 def weight_grid(
     weight: NDArray[Any], axis: int | None, bias: NDArray[Any] | None, scale_in: float, scale_out: float
 ) -> Quant:

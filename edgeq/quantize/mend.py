@@ -21,6 +21,9 @@ STEP = 2.0**-20
 
 ATTEMPTS = 512
 
+LEAST_RATIO, GREATEST_RATIO = 2.0**-10, 2.0**8
+"""XNNPACK adds tensors whose scales are within these factors of the output's."""
+
 ENTRY_STEP = 2.0**-23
 ENTRY_ATTEMPTS = 8192
 
@@ -28,19 +31,26 @@ _REACH = 6  # float32 neighbours of a tie that are tried; division and reciproca
 _NEAR = 1e-3  # farther from a tie than any kernel's error: 2·255·2^-21 for XNNPACK's multipliers is 2.4e-4
 
 Ints = NDArray[np.int64]
+Tied = tuple[bool, bool]
 Exact = Callable[[Ints, Ints, Quant, Quant, Quant], NDArray[np.float64]]
 Kernel = Callable[[Ints, Ints, Quant, Quant, Quant], Ints]
 Kernels = Callable[[Ints, Ints, Quant, Quant, Quant], Iterator[Ints]]
 
 
-def add(a: Quant, b: Quant, out: Quant) -> Quant | None:
-    """The grid nearest to `out` on which both runtimes' Add agrees on all pairs, None if none is near."""
-    return _search(a, b, out, _exact_sum, kernels.xnnpack_add, kernels.ort_add)
+def add(a: Quant, b: Quant, out: Quant, tied: Tied = (False, False)) -> Quant | None:
+    """The grid nearest to `out` on which both runtimes' Add agrees on all pairs, None if none is near.
+
+    `tied` tells which operands lie on the output's own grid and move with it.
+    """
+    return _search(a, b, out, tied, _exact_sum, kernels.xnnpack_add, kernels.ort_add)
 
 
-def mul(a: Quant, b: Quant, out: Quant) -> Quant | None:
-    """The grid nearest to `out` on which both runtimes' Mul agrees on all pairs, None if none is near."""
-    return _search(a, b, out, _exact_product, kernels.xnnpack_mul, kernels.ort_mul)
+def mul(a: Quant, b: Quant, out: Quant, tied: Tied = (False, False)) -> Quant | None:
+    """The grid nearest to `out` on which both runtimes' Mul agrees on all pairs, None if none is near.
+
+    `tied` tells which operands lie on the output's own grid and move with it.
+    """
+    return _search(a, b, out, tied, _exact_product, kernels.xnnpack_mul, kernels.ort_mul)
 
 
 def entry(out: Quant) -> Quant | None:
@@ -65,10 +75,16 @@ def _enters_alike(out: Quant) -> bool:
     return np.array_equal(np.rint(reals / scale), np.rint(reals * (np.float32(1.0) / scale)))
 
 
-def _search(a: Quant, b: Quant, out: Quant, exact: Exact, one: Kernel, others: Kernels) -> Quant | None:
+def _search(
+    a: Quant, b: Quant, out: Quant, tied: Tied, exact: Exact, one: Kernel, others: Kernels
+) -> Quant | None:
+    ratio = max(a.scale[0], b.scale[0]) / out.scale[0]
+    if one is kernels.xnnpack_add and not LEAST_RATIO <= ratio < GREATEST_RATIO:
+        return None
     for k in range(ATTEMPTS):
         moved = replace(out, scale=(float(np.float32(out.scale[0] * (1.0 + k * STEP))),))
-        if _agree(a, b, moved, exact, one, others):
+        left, right = (moved if tied[0] else a), (moved if tied[1] else b)
+        if _agree(left, right, moved, exact, one, others):
             return moved
     return None
 

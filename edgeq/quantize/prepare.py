@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 
@@ -12,8 +13,11 @@ def prepare(model: ir.Model) -> ir.Model:
     """A copy of the model in which every node can be planned by itself. Value and node names stay.
 
     - An average over the whole map becomes GlobalAveragePool, for which both runtimes have an integer kernel.
-    - Another average pool that counts its padding (or has none) becomes a depthwise Conv with equal weights:
-      integer convolutions agree in all runtimes, integer average pools do not.
+    - Another average pool becomes a depthwise Conv with equal weights: integer convolutions agree in all
+      runtimes, integer average pools do not. Where it leaves its padding out of the average, a Mul with one
+      factor per position follows.
+    - A Relu or Clip that cannot be absorbed, because others read its input too, gets a depthwise 1×1 Conv by
+      ones in front that can absorb it: both runtimes have no integer Relu, and its result gets its own grid.
     - Layers that share weights or a bias get their own copies: a grid may depend on the layer's input.
     """
     model = model.clone()
@@ -22,6 +26,8 @@ def prepare(model: ir.Model) -> ir.Model:
             _mean_to_pool(node)
         elif node.op_type == "AveragePool":
             _pool_to_convolution(model.graph, node)
+        elif node.op_type in ("Relu", "Clip"):
+            _copy_before_clip(model.graph, node)
     _unshare(model.graph)
     return model
 
@@ -51,20 +57,76 @@ def _pool_to_convolution(graph: ir.Graph, node: ir.Node) -> None:
         node.op_type = "GlobalAveragePool"
         node.attributes.clear()
         return
-    counts_padding = not padded or node.attributes.get_int("count_include_pad", 0) == 1
-    if not counts_padding or node.attributes.get_int("ceil_mode", 0) == 1 or not isinstance(channels, int):
+    shape = node.outputs[0].shape
+    if node.attributes.get_int("ceil_mode", 0) == 1 or not isinstance(channels, int) or shape is None:
         return
+    if padded and node.attributes.get_int("count_include_pad", 0) == 0:
+        sizes = [dim for dim in (height, width) if isinstance(dim, int)]
+        counts = [dim for dim in tuple(shape)[2:] if isinstance(dim, int)]
+        if len(sizes) != 2 or len(counts) != 2:
+            return
+        _correct_borders(graph, node, kernel, sizes, counts)
     weight = np.full((channels, 1, *kernel), 1.0 / np.prod(kernel), np.float32)
-    name = f"{node.name}/average"
-    value = ir.Value(name=name, const_value=ir.tensor(weight, name=name))
-    value.shape, value.dtype = ir.Shape(weight.shape), ir.DataType.FLOAT
-    graph.register_initializer(value)
     node.op_type = "Conv"
     node.attributes.pop("count_include_pad", None)
     node.attributes.pop("ceil_mode", None)
     node.attributes.add(ir.AttrInt64("group", channels))
     node.resize_inputs(2)
-    node.replace_input_with(1, value)
+    node.replace_input_with(1, _constant(graph, f"{node.name}/average", weight))
+
+
+def _correct_borders(
+    graph: ir.Graph, node: ir.Node, kernel: tuple[int, ...], sizes: list[int], counts: list[int]
+) -> None:
+    """Puts a Mul behind the pool: window size over the number of window positions inside the map.
+
+    `sizes` are the map's height and width, `counts` the result's.
+    """
+    result = node.outputs[0]
+    pads = node.attributes.get_ints("pads", (0, 0, 0, 0))
+    strides = node.attributes.get_ints("strides", (1, 1))
+    dilations = node.attributes.get_ints("dilations", (1, 1))
+    inside = []
+    for axis in range(2):
+        size, count = sizes[axis], counts[axis]
+        first = np.arange(count) * strides[axis] - pads[axis]
+        taps = first[:, None] + np.arange(kernel[axis]) * dilations[axis]
+        inside.append(((taps >= 0) & (taps < size)).sum(axis=1))
+    factor = (np.prod(kernel) / np.outer(*inside)).astype(np.float32)[None, None]
+    borders = ir.node("Mul", [result], name=f"{node.name}/borders")
+    corrected = borders.outputs[0]
+    corrected.shape, corrected.type = result.shape, result.type
+    corrected.meta.update(result.meta)
+    result.replace_all_uses_with(corrected, replace_graph_outputs=True)
+    borders.resize_inputs(2)
+    borders.replace_input_with(0, result)
+    borders.replace_input_with(1, _constant(graph, f"{node.name}/factor", factor))
+    corrected.name, result.name = result.name, f"{result.name}/padded"
+    graph.insert_after(node, borders)
+
+
+def _copy_before_clip(graph: ir.Graph, node: ir.Node) -> None:
+    data = node.inputs[0]
+    if data is None or data.shape is None or len(data.shape) != 4 or len(data.uses()) == 1:
+        return
+    channels = data.shape[1]
+    producer = data.producer()
+    if not isinstance(channels, int) or producer is None or rule_of(producer).kind is Kind.FLOAT:
+        return
+    weight = _constant(graph, f"{node.name}/ones", np.ones((channels, 1, 1, 1), np.float32))
+    attributes = [ir.AttrInt64("group", channels), ir.AttrInt64s("kernel_shape", (1, 1))]
+    copy = ir.Node("", "Conv", [data, weight], attributes, name=f"{node.name}/copy")
+    copied = copy.outputs[0]
+    copied.name, copied.shape, copied.type = f"{node.outputs[0].name}/copied", data.shape, data.type
+    node.replace_input_with(0, copied)
+    graph.insert_before(node, copy)
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.FLOAT
+    graph.register_initializer(value)
+    return value
 
 
 def _unshare(graph: ir.Graph) -> None:

@@ -44,11 +44,24 @@ def test_relu_and_relu6_are_absorbed(graph):
     assert plan.float_ops == ()
 
 
-def test_a_relu_whose_producer_has_other_readers_selects_on_one_grid(graph):
-    model = small(graph, f"[a] p = {CONV}(x, w) [b] q = Relu(p) [c] y = Add(p, q)")
+def test_a_relu_whose_input_has_other_readers_selects_on_one_grid(graph):
+    model = graph(
+        "g (float[batch, 4] x) => (float[batch, 4] y)"
+        " { [a] p = Gemm(x, w) [b] q = Relu(p) [c] y = Add(p, q) }",
+        w=W[:, :, 0, 0],
+    )
     _, plan = make_plan(model, known(x=(-1, 1), p=(-2, 3), y=(-2, 6)), Recipe())
     assert plan.absorbed == ()
     assert plan.tensors["p"] == plan.tensors["q"]
+
+
+def test_a_map_is_copied_for_a_relu_of_its_own(graph):
+    model = small(graph, f"[a] p = {CONV}(x, w) [b] q = Relu(p) [c] y = Add(p, q)")
+    assert observed_values(model, Recipe()) == ("x", "p", "q", "y")
+    prepared, plan = make_plan(model, known(x=(-1, 1), p=(-2, 3), q=(0, 3), y=(-2, 6)), Recipe())
+    assert [node.op_type for node in prepared.graph] == ["Conv", "Conv", "Relu", "Add"]
+    assert plan.absorbed == ("b",)
+    assert plan.tensors["q"].zero_point == (-128,)
 
 
 def test_a_relu_that_its_grid_does_not_imply_is_kept(graph):
@@ -151,5 +164,7 @@ def test_missing_statistics_are_an_error(graph):
 def test_constants_of_elementwise_operators_get_a_grid(graph):
     model = small(graph, "[m] y = Mul(x, k)", k=np.float32([[[[0.5]], [[2.0]], [[-1.0]], [[3.0]]]]))
     _, plan = make_plan(model, known(x=(-1, 1), y=(-3, 3)), Recipe())
-    assert plan.tensors["k"].low == pytest.approx(-1, abs=0.02)
-    assert plan.tensors["k"].high == pytest.approx(3, abs=0.02)
+    values = np.float32([0.5, 2.0, -1.0, 3.0])  # multiples of one step: exact
+    grid = plan.tensors["k"]
+    np.testing.assert_allclose(grid.dequantize(grid.quantize(values)), values, rtol=1e-6)
+    assert grid.high < 3.3

@@ -193,6 +193,45 @@ def test_an_average_pool_becomes_an_integer_convolution(graph, run, tmp_path, rn
     np.testing.assert_array_equal(y, requantise(acc, qx.scale[0], weight.scale, qy))
 
 
+def test_an_average_that_leaves_padding_out_is_corrected_at_the_borders(graph, run, tmp_path, rng):
+    model = graph("""g (float[batch, 3, 6, 6] x) => (float[batch, 3, 6, 6] y) {
+        [pool] y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x) }""")
+    graph_, plan, samples = planned(model, "x", (1, 3, 6, 6), rng, Recipe.load("fast"))
+    assert [node.op_type for node in graph_.graph] == ["Conv", "Mul"]
+    factor = graph_.graph.initializers["pool/factor"].const_value.numpy()
+    grid = plan.tensors["pool/factor"]
+    np.testing.assert_allclose(grid.dequantize(grid.quantize(factor)), factor, rtol=1e-6)
+    write_qdq(graph_, plan, tmp_path / "q.onnx", Activations.U8)
+    for sample in samples:
+        x = np.pad(sample["x"], ((0, 0), (0, 0), (1, 1), (1, 1)))
+        count = np.pad(np.ones((6, 6)), 1)
+        windows = [(i, j) for i in range(3) for j in range(3)]
+        total = sum(x[:, :, i : i + 6, j : j + 6] for i, j in windows)
+        exact = total / sum(count[i : i + 6, j : j + 6] for i, j in windows)
+        got = run(tmp_path / "q.onnx", sample, optimised=tmp_path / "o.onnx")[0]
+        assert np.abs(got - exact).max() < 3 * plan.tensors["y"].scale[0]
+    kinds = [node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node]
+    assert kinds == ["QuantizeLinear", "QLinearConv", "QLinearMul", "DequantizeLinear"]
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul", "Sigmoid"])
+def test_what_the_recipe_keeps_float_is_not_fused_by_the_runtime(graph, run, tmp_path, rng, op):
+    arguments = "p" if op == "Sigmoid" else "p, p"
+    model = graph(
+        f"""g (float[batch, 4, 4, 4] x) => (float[batch, 4, 4, 4] y) {{
+        [a] p = Conv <kernel_shape = [1, 1]> (x, w) [keep] q = {op}({arguments})
+        [b] y = Conv <kernel_shape = [1, 1]> (q, w) }}""",
+        w=rng.normal(size=(4, 4, 1, 1)).astype(np.float32),
+    )
+    graph_, plan, samples = planned(model, "x", (1, 4, 4, 4), rng, Recipe(keep_float=("keep",)))
+    assert [found.node for found in plan.float_ops] == ["keep"]
+    write_qdq(graph_, plan, tmp_path / "q.onnx", Activations.U8)
+    run(tmp_path / "q.onnx", samples[0], optimised=tmp_path / "o.onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node]
+    assert op in kinds
+    assert f"QLinear{op}" not in kinds
+
+
 @pytest.mark.parametrize(
     ("op", "reference"), [("Sigmoid", lambda x: 1 / (1 + np.exp(-x))), ("Tanh", np.tanh)]
 )

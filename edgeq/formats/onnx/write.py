@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import ModelError, UsageError
 from edgeq.quantize.dialect import Activations, IoType
+from edgeq.quantize.operators import clip_bounds
 from edgeq.quantize.plan import Plan, Quant
 
 EXTERNAL_BYTES = 2_000_000_000
@@ -20,6 +21,12 @@ EXTERNAL_BYTES = 2_000_000_000
 
 _OFFSET = {Activations.S8: 0, Activations.U8: 128}
 _STORAGE = {Activations.S8: np.dtype(np.int8), Activations.U8: np.dtype(np.uint8)}
+_SELECTING = {"Pad", "Relu", "Clip"}
+"""Operators that select among values, whose float form ONNX Runtime leaves between its DQ and Q."""
+
+_FUSIBLE = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax"}
+"""Float operators that ONNX Runtime would turn into integer ones when they stand between a DQ and a Q."""
+
 _IO_ACTIVATIONS = {IoType.INT8: Activations.S8, IoType.UINT8: Activations.U8}
 
 
@@ -64,6 +71,11 @@ def write_qdq(
         grid = plan.tensors.get(value.name or "")
         if grid is not None and (value.uses() or value.is_graph_output()):
             writer.pair(value, grid)
+    for node in list(model.graph):
+        if plan.is_float(node.name or "") and node.op_type in _FUSIBLE:
+            writer.shield(node)
+        elif node.op_type in _SELECTING and node.outputs[0].name in plan.tensors:
+            writer.select(node)
     if io is not IoType.FLOAT32:
         _integer_ends(model.graph)
     model.graph.sort()
@@ -89,7 +101,7 @@ class _Writer:
         integers = quant.quantize(value.const_value.numpy())
         if quant.bits == 32:
             stored, zero_point = integers.astype(np.int32), None
-        elif quant.axis is not None or not any(quant.zero_point):
+        elif quant.narrow:
             stored, zero_point = integers.astype(np.int8), _along(quant, quant.zero_point, np.int8)
         else:
             stored = (integers + self._offset).astype(self._storage)
@@ -118,6 +130,51 @@ class _Writer:
                 if output is value:
                     self._graph.outputs[index] = real
             value.name, real.name = f"{name}/real", name
+
+    def shield(self, node: ir.Node) -> None:
+        """Keeps a float operator float: with a Max of one input in front of Q, no fusion matches."""
+        result = node.outputs[0]
+        readers = [reader for reader in result.consumers() if reader.op_type == "QuantizeLinear"]
+        if readers:
+            copy = self._node("Max", [result], f"{result.name}/float")
+            for reader in readers:
+                reader.replace_input_with(0, copy)
+
+    def select(self, node: ir.Node) -> None:
+        """Lets Pad, Relu and Clip work on integers: DQ → op → Q on one grid is the op on integers."""
+        source, result = node.inputs[0], node.outputs[0]
+        dequantize = source.producer() if source is not None else None
+        quantize = next((user for user in result.consumers() if user.op_type == "QuantizeLinear"), None)
+        if dequantize is None or quantize is None or dequantize.op_type != "DequantizeLinear":
+            return
+        if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "constant":
+            node.resize_inputs(max(3, len(node.inputs)))
+            node.replace_input_with(2, dequantize.inputs[2])
+        elif node.op_type != "Pad":
+            self._clip_integers(node, dequantize)
+        node.replace_input_with(0, dequantize.inputs[0])
+        integers = quantize.outputs[0]
+        name = integers.name
+        integers.replace_all_uses_with(result)
+        self._graph.remove(quantize, safe=True)
+        result.name, result.type = name, _stored_type(dequantize)
+
+    def _clip_integers(self, node: ir.Node, dequantize: ir.Node) -> None:
+        """Rewrites Relu and Clip with the integers that their bounds have on the grid."""
+        scale, zero = dequantize.inputs[1], dequantize.inputs[2]
+        assert scale is not None
+        assert scale.const_value is not None
+        assert zero is not None
+        assert zero.const_value is not None
+        limits = np.iinfo(self._storage)
+        bounds: list[NDArray[Any]] = []
+        for bound in clip_bounds(node):
+            integer = float(np.rint(bound / float(scale.const_value.numpy()))) + int(zero.const_value.numpy())
+            bounds.append(np.array(min(max(integer, limits.min), limits.max), self._storage))
+        node.op_type = "Clip"
+        node.resize_inputs(3)
+        for index, part in enumerate(("low", "high")):
+            node.replace_input_with(index + 1, self._constant(f"{node.name}/{part}", bounds[index]))
 
     def _grid(self, name: str, quant: Quant, zero_point: NDArray[Any] | None) -> list[ir.Value]:
         grid = [self._constant(f"{name}/scale", _along(quant, quant.scale, np.float32))]
