@@ -143,7 +143,8 @@ def plan_with_noise(
     artifact: Artifact, installed: Installed, folder: Path, *, threads: int, batch: int
 ) -> tuple[tuple[Planned, ...], tuple[Blob, ...]]:
     """A variant of every model file that the device has an engine for, fed with one made-up sample."""
-    planned, blobs = [], []
+    planned: list[Planned] = []
+    blobs: list[Blob] = []
     for file in artifact.models:
         if installed.runs(file):
             feeds, made = noise_feeds(file, artifact, folder)
