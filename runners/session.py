@@ -168,7 +168,8 @@ class Session:
         self._transport.close()
 
     def _take_lease(self, minutes: float, *, new: bool) -> None:
-        self._client.call("take-lease", owner=self._owner, token=self._token, seconds=minutes * 60, new=new)
+        ask = self._client.call if new else self._client.call_once
+        ask("take-lease", owner=self._owner, token=self._token, seconds=minutes * 60, new=new)
 
     def _keep_lease(self, minutes: float, stop: threading.Event) -> None:
         while not stop.wait(minutes * 20):

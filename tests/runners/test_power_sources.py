@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.runners.agent import facts, power
+from edgeq.runners.agent.sources import SOURCES, Meter, Rail
 
 
 def tree(root: Path, files: Mapping[str, object]) -> str:
@@ -21,13 +22,13 @@ def tree(root: Path, files: Mapping[str, object]) -> str:
     return str(root)
 
 
-def one_meter(root: Path, source: str, files: Mapping[str, object]) -> power.Meter:
+def one_meter(root: Path, source: str, files: Mapping[str, object]) -> Meter:
     (meter,), missing = power.find(tree(root, files), (source,))
     assert missing == {}
     return meter
 
 
-def readings(meter: power.Meter) -> dict[str, float | None]:
+def readings(meter: Meter) -> dict[str, float | None]:
     return dict(zip([rail.name for rail in meter.rails], meter.read(), strict=True))
 
 
@@ -139,7 +140,7 @@ def test_a_raspberry_pi_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_empty_device_gives_a_reason_for_every_source(tmp_path: Path) -> None:
     meters, missing = power.find(str(tmp_path), ("auto",))
     assert meters == []
-    assert set(missing) == set(power.SOURCES)
+    assert set(missing) == set(SOURCES)
     assert all(missing.values())
     assert "knows no such source" in power.find(str(tmp_path), ("solar",))[1]["solar"]
     assert all(told.startswith("unavailable: ") for told in power.describe(str(tmp_path)).values())
@@ -147,7 +148,7 @@ def test_an_empty_device_gives_a_reason_for_every_source(tmp_path: Path) -> None
 
 def test_a_reading_that_fails_leaves_a_gap_and_no_zero(tmp_path: Path) -> None:
     values = iter([1.0, None, 3.0])
-    meter = power.Meter("hwmon", [power.Rail("r", "W")], lambda: [next(values, None)], 0.0, 0.001)
+    meter = Meter("hwmon", [Rail("r", "W")], lambda: [next(values, None)], 0.0, 0.001)
     sampler = power.Sampler([meter])
     sampler.start()
     time.sleep(0.1)
