@@ -25,6 +25,7 @@ from edgeq.graph.rewrite import (
 )
 
 SIXTH = 1 / 6
+_CLAMPS = frozenset({"Relu", "Clip", "Min", "Max"})
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,19 @@ class Clamp:
 
 def clamp(node: ir.Node | None) -> Clamp | None:
     """Relu, Clip, or Min or Max with one number, as a Clamp; None for anything else."""
-    if node is None or not node.inputs or node.inputs[0] is None:
+    if node is None or node.op_type not in _CLAMPS or node.inputs[0] is None:
+        return None
+    if node.outputs[0].dtype not in (None, ir.DataType.FLOAT):
         return None
     if node.op_type == "Relu":
         return Clamp(node.inputs[0], 0.0, math.inf)
     if node.op_type == "Clip":
         low, high = (_bound(node, index, default) for index, default in ((1, -math.inf), (2, math.inf)))
         return None if low is None or high is None else Clamp(node.inputs[0], low, high)
-    if node.op_type not in ("Min", "Max") or len(node.inputs) != 2:
-        return None
+    return _one_sided(node) if len(node.inputs) == 2 else None
+
+
+def _one_sided(node: ir.Node) -> Clamp | None:
     left, right = node.inputs
     if array(left) is not None:
         left, right = right, left

@@ -65,6 +65,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         ModelError: the passes do not come to rest, which is a defect of edgeq's.
     """
     result = model.clone()
+    unify_names.apply(result.graph)  # the passes name what they make after nodes
     result.graph.name = result.graph.name or "model"  # a graph without a name is no valid ONNX
     forget_names(result.graph)
     _settle(result, _SETTLE)

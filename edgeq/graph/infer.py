@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgeq.errors import ModelError
 from edgeq.graph.skeleton import skeleton
 
 if TYPE_CHECKING:
@@ -17,13 +18,21 @@ def infer_shapes(model: ir.Model) -> None:
 
     What was known of intermediate values before is dropped, for a stale entry would win over the truth. The
     inference is ONNX's own, with data propagation; what it cannot tell keeps its old shape.
+
+    Raises:
+        ModelError: the operators contradict each other.
     """
     from onnx import shape_inference
 
     known = [(value, value.shape) for node in model.graph for value in node.outputs]
     for value, _ in known:
         value.shape = None
-    proto = shape_inference.infer_shapes(skeleton(model), data_prop=True)
+    try:
+        proto = shape_inference.infer_shapes(skeleton(model), data_prop=True)
+    except Exception as error:  # InferenceError, and what the binding makes of C++ exceptions
+        raise ModelError(
+            f"shapes cannot be inferred: {str(error).strip().splitlines()[0]}", where=model.graph.name or ""
+        ) from error
     found = {info.name: info.type for info in (*proto.graph.value_info, *proto.graph.output)}
     for value, old in known:
         inferred = found.get(value.name or "")

@@ -66,6 +66,13 @@ def test_clamps_have_one_spelling(body: str, bounds: tuple[float, float]) -> Non
         assert (-math.inf if low is None else low, math.inf if high is None else high) == bounds
 
 
+def test_integers_are_not_clamped_like_reals() -> None:
+    body = "s = Shape(x) c = Clip(s, i, j) y = Max(c, i)"
+    constants = {"i": np.array(1), "j": np.array(3)}
+    model = parse("float[n,3,4,4] x", "int64[4] y", body, constants)
+    assert operators(applied(model, normalize_clamps)) == operators(model)
+
+
 def test_a_clamp_without_bounds_goes() -> None:
     assert check("a = Relu(x) y = Clip(a)") == {"Relu": 1}
 

@@ -113,6 +113,16 @@ def test_a_graph_that_never_rests_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         canonicalise(parse("float[n,3] x", "float[n,3] y", "y = Relu(x)"))
 
 
+def test_nodes_without_a_name_are_called_after_their_result() -> None:
+    body = "a = Conv(x, w1) b = Relu(a) c = GlobalAveragePool(b) y = Flatten(c)"
+    model = parse("float[n,4,6,6] x", "float[n,4] y", body, CONSTANTS)
+    for node in model.graph:
+        node.name = ""
+    graph = canonicalise(model).graph
+    assert [node.name for node in graph] == ["a", "b", "c", "y"]
+    assert "y/shape" in graph.initializers
+
+
 def test_a_residual_network_in_channels_last_has_one_transpose() -> None:
     body = (
         f"a = {FIRST}(x) b = Conv<pads=[1,1,1,1]>(a, w3) c = {LAST}(b) d = Relu(c) e = {FIRST}(d) "

@@ -14,6 +14,7 @@ from graph_models import operators, same
 from edgeq.formats import keras as keras_format
 from edgeq.graph import canonicalise
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 LEFTOVERS = {
     "BatchNormalization",
     "Identity",
