@@ -57,6 +57,15 @@ CASES: dict[str, Case] = {
     },
     **{op: on_positive(op) for op in ("Log", "Sqrt", "Reciprocal")},
     "Pow": on_positive("Pow", "p half"),
+    **{op: on_image(op) for op in ("Selu", "Softplus", "Softsign", "Mish")},
+    "Selu of other constants": on_image("Selu", alpha=1.2, gamma=0.8),
+    "Mean of three": Case({"x": IMAGE, "z": IMAGE, "u": IMAGE}, [node("Mean", "x z u")]),
+    "LayerNormalization": Case(
+        {"x": ("batch", 5, 12)}, [node("LayerNormalization", "x s b")], {"s": f32(12), "b": f32(12)}
+    ),
+    "LayerNormalization of two axes": Case(
+        {"x": ("batch", 5, 12)}, [node("LayerNormalization", "x s", axis=1)], {"s": f32(5, 12)}
+    ),
     "Gelu tanh": on_image("Gelu", approximate="tanh"),
     "Elu alpha": on_image("Elu", alpha=0.7),
     "HardSigmoid": on_image("HardSigmoid", alpha=1 / 6),

@@ -55,20 +55,6 @@ def leaky_relu(step: Step) -> None:
     step.result(Op.LEAKY_RELU, [x], x.order, alpha=step.node.attributes.get_float("alpha", 0.01))
 
 
-def elu(step: Step) -> None:
-    """ELU; TFLite knows alpha = 1, any other is relu(x) + alpha · elu(min(x, 0))."""
-    x = step.operand(0)
-    alpha = step.node.attributes.get_float("alpha", 1.0)
-    if alpha == 1.0:
-        step.result(Op.ELU, [x], x.order)
-        return
-    below = step.interim(Op.MINIMUM, [x, step.reals("zero", 0)], x.shape, x.order)
-    curve = step.interim(Op.ELU, [below], x.shape, x.order)
-    scaled = step.interim(Op.MUL, [curve, step.reals("alpha", alpha)], x.shape, x.order)
-    above = step.interim(Op.RELU, [x], x.shape, x.order)
-    step.result(Op.ADD, [above, scaled], x.order)
-
-
 def hard_sigmoid(step: Step) -> None:
     """clamp(alpha · x + beta, 0, 1); with alpha = 1/6 and beta = 1/2 it is relu6(x + 3) / 6."""
     x = step.operand(0)

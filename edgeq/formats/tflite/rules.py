@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgeq.formats.tflite import convolution, elementwise, linear, pooling, resize, shaping
+from edgeq.formats.tflite import composed, convolution, elementwise, linear, pooling, resize, shaping
 from edgeq.formats.tflite.lowering import Step
 from edgeq.formats.tflite.operators import Op
 from edgeq.quantize.plan import Quant
@@ -110,6 +110,16 @@ def _onto(scale: float, zero_point: int) -> Callable[[ir.Node, Grids], bool]:
     return integer
 
 
+def _one_output(node: ir.Node) -> str | None:
+    return "only its first output is written" if any(output.uses() for output in node.outputs[1:]) else None
+
+
+def _one_shape(node: ir.Node) -> str | None:
+    shapes = {str(value.shape) for value in (*node.inputs, *node.outputs) if value is not None}
+    constant = any(value is None or value.const_value is not None for value in node.inputs)
+    return "operands of several shapes, or constant ones" if len(shapes) > 1 or constant else None
+
+
 def _reshaping() -> Rule:
     return Rule(shaping.reshape, _moves, shaping.refuse_reshape)
 
@@ -127,7 +137,7 @@ RULES: Mapping[str, Rule] = {
     "Cos": Rule(elementwise.unary(Op.COS)),
     "DepthToSpace": Rule(shaping.depth_to_space, _moves),
     "Div": Rule(elementwise.arithmetic(Op.DIV)),
-    "Elu": Rule(elementwise.elu),
+    "Elu": Rule(composed.elu),
     "Exp": Rule(elementwise.unary(Op.EXP)),
     "Flatten": _reshaping(),
     "Floor": Rule(elementwise.unary(Op.FLOOR)),
@@ -138,12 +148,15 @@ RULES: Mapping[str, Rule] = {
     "HardSigmoid": Rule(elementwise.hard_sigmoid),
     "HardSwish": Rule(elementwise.unary(Op.HARD_SWISH)),
     "Identity": Rule(shaping.identity_op, _moves),
+    "LayerNormalization": Rule(composed.layer_norm, refuse=_one_output),
     "LeakyRelu": Rule(elementwise.leaky_relu),
     "Log": Rule(elementwise.unary(Op.LOG)),
     "MatMul": Rule(linear.mat_mul, _weighs_constant, linear.refuse_mat_mul),
     "Max": Rule(elementwise.arithmetic(Op.MAXIMUM)),
     "MaxPool": Rule(pooling.max_pool, _moves, pooling.refuse_pool),
+    "Mean": Rule(composed.mean_of_operands, refuse=_one_shape),
     "Min": Rule(elementwise.arithmetic(Op.MINIMUM)),
+    "Mish": Rule(composed.mish),
     "Mul": Rule(elementwise.arithmetic(Op.MUL), _multiplies),
     "Neg": Rule(elementwise.unary(Op.NEG)),
     "PRelu": Rule(elementwise.prelu, refuse=elementwise.refuse_prelu),
@@ -158,10 +171,13 @@ RULES: Mapping[str, Rule] = {
     "Reshape": _reshaping(),
     "Resize": Rule(resize.resize, _picks, resize.refuse_resize),
     "Round": Rule(elementwise.unary(Op.ROUND)),
+    "Selu": Rule(composed.elu),
     "Sigmoid": Rule(elementwise.unary(Op.LOGISTIC), _onto(1 / 256, -128)),
     "Sin": Rule(elementwise.unary(Op.SIN)),
     "Slice": Rule(shaping.slice_, _moves, shaping.refuse_slice),
     "Softmax": Rule(elementwise.softmax),
+    "Softplus": Rule(composed.softplus),
+    "Softsign": Rule(composed.softsign),
     "SpaceToDepth": Rule(shaping.space_to_depth, _moves),
     "Split": Rule(shaping.split, _moves),
     "Sqrt": Rule(elementwise.unary(Op.SQRT)),
