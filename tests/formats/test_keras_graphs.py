@@ -317,6 +317,7 @@ def test_layer_names_that_look_like_parts_stay_whole(tmp_path):
     assert_reads_like_keras(model, tmp_path, suffixes=(".h5",))
     graph = read(tmp_path / "model.h5").graph
     assert graph.outputs[0].name == "stem/relu"
+    assert {node.name: node.op_type for node in graph}["stem/relu"] == "BatchNormalization"
 
 
 def test_outputs_match_the_reference_helper():

@@ -38,10 +38,17 @@ def sizes(value: ir.Value) -> tuple[int, ...]:
 
 
 class Emitter:
-    """The nodes and initializers of a graph under construction."""
+    """The nodes and initializers of a graph under construction.
+
+    Attributes:
+        nodes: in the order of their emission.
+        layers: those nodes that carry a layer's own name.
+        results: the values that carry a layer's own name.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
+        self.layers: list[ir.Node] = []
         self.results: list[ir.Value] = []
         self._initializers: dict[str, ir.Value] = {}
 
@@ -69,7 +76,7 @@ class Emitter:
         return result
 
     def graph(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], opset: int) -> ir.Graph:
-        """The finished graph, with unique names: inputs and layer results keep theirs first."""
+        """The finished graph. Where names clash, inputs and layers keep theirs and parts give way."""
         values = [*inputs, *self.results, *self._initializers.values()]
         values += [value for node in self.nodes for value in node.outputs]
         taken: set[str] = set()
@@ -77,7 +84,7 @@ class Emitter:
             value.name = _unique(value.name or "value", taken)
         used = {value for node in self.nodes for value in node.inputs}
         taken = set()
-        for node in sorted(self.nodes, key=lambda node: (node.name or "").count("/")):
+        for node in dict.fromkeys([*self.layers, *self.nodes]):
             node.name = _unique(node.name or node.op_type, taken)
         return ir.Graph(
             inputs,
@@ -140,7 +147,10 @@ class Site:
         """
         name = f"{self.name}/{part}" if part else self.name
         result = self.emitter.value(name if part else f"{name}/{op.lower()}", shape)
-        self.emitter.nodes.append(ir.node(op, inputs, attributes or {}, outputs=[result], name=name))
+        node = ir.node(op, inputs, attributes or {}, outputs=[result], name=name)
+        self.emitter.nodes.append(node)
+        if not part:
+            self.emitter.layers.append(node)
         self.made.append(result)
         return result
 
