@@ -138,7 +138,7 @@ def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
     for node in graph:
         rule = rule_of(node)
         producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-        if any(fnmatchcase(node.name or "", pattern) for pattern in recipe.keep_float):
+        if any(_names(pattern, node.name or "") for pattern in recipe.keep_float):
             rule = Rule(Kind.FLOAT, "kept float by the recipe", rule.grid)
         elif rule.kind is Kind.CLIP and producer is not None and rules[producer].kind is Kind.FLOAT:
             rule = Rule(Kind.FLOAT, "clips the result of an operator that stays float")
@@ -146,6 +146,11 @@ def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
             rule = Rule(Kind.FLOAT, "computes no float32 values")
         rules[node] = rule
     return rules
+
+
+def _names(pattern: str, node: str) -> bool:
+    """Whether a recipe's pattern means this node, or the layer that it is a part of."""
+    return fnmatchcase(node, pattern) or fnmatchcase(node, f"{pattern}/*")
 
 
 def _is_real(node: ir.Node) -> bool:

@@ -18,6 +18,8 @@ def prepare(model: ir.Model) -> ir.Model:
       factor per position follows.
     - A Relu or Clip that cannot be absorbed, because others read its input too, gets a depthwise 1×1 Conv by
       ones in front that can absorb it: both runtimes have no integer Relu, and its result gets its own grid.
+    - Hard-sigmoid becomes a depthwise 1×1 Conv (x / 6 + 1/2) whose result saturates at 0 and 1, hard-swish a
+      Mul of its input with that: only one of the runtimes has integer kernels for them.
     - Layers that share weights or a bias get their own copies: a grid may depend on the layer's input.
     """
     model = model.clone()
@@ -28,6 +30,8 @@ def prepare(model: ir.Model) -> ir.Model:
             _pool_to_convolution(model.graph, node)
         elif node.op_type in ("Relu", "Clip"):
             _copy_before_clip(model.graph, node)
+        elif node.op_type in ("HardSigmoid", "HardSwish"):
+            _hard_to_convolution(model.graph, node)
     _unshare(model.graph)
     return model
 
@@ -113,16 +117,56 @@ def _copy_before_clip(graph: ir.Graph, node: ir.Node) -> None:
     producer = data.producer()
     if not isinstance(channels, int) or producer is None or rule_of(producer).kind is Kind.FLOAT:
         return
-    weight = _constant(graph, f"{node.name}/ones", np.ones((channels, 1, 1, 1), np.float32))
-    attributes = [ir.AttrInt64("group", channels), ir.AttrInt64s("kernel_shape", (1, 1))]
-    copy = ir.Node("", "Conv", [data, weight], attributes, name=f"{node.name}/copy")
-    copied = copy.outputs[0]
-    copied.name, copied.shape, copied.type = f"{node.outputs[0].name}/copied", data.shape, data.type
-    node.replace_input_with(0, copied)
-    graph.insert_before(node, copy)
+    ones = _constant(graph, f"{node.name}/ones", np.ones((channels, 1, 1, 1), np.float32))
+    node.replace_input_with(0, _per_channel(graph, node, "copy", [data, ones]))
 
 
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
+def _hard_to_convolution(graph: ir.Graph, node: ir.Node) -> None:
+    """y = min(max(x / 6 + 1/2, 0), 1), times x for hard-swish (Howard et al. 2019, section 5.2)."""
+    data = node.inputs[0]
+    slope, offset = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+    if node.op_type == "HardSwish":
+        slope, offset = 1.0 / 6.0, 0.5
+    if data is None or data.shape is None or len(data.shape) != 4 or not isinstance(data.shape[1], int):
+        return
+    channels = data.shape[1]
+    weight = _constant(graph, f"{node.name}/slope", np.full((channels, 1, 1, 1), slope, np.float32))
+    bias = _constant(graph, f"{node.name}/offset", np.full(channels, offset, np.float32))
+    line = _per_channel(graph, node, "line", [data, weight, bias])
+    bounds = [_constant(graph, f"{node.name}/{end}", np.float32(end)) for end in (0.0, 1.0)]
+    if node.op_type == "HardSigmoid":
+        clip = node
+        clip.op_type = "Clip"
+        clip.attributes.clear()
+        clip.resize_inputs(3)
+        for index, value in enumerate((line, *bounds)):
+            clip.replace_input_with(index, value)
+        return
+    clip = ir.Node("", "Clip", [line, *bounds], name=f"{node.name}/gate")
+    gate = clip.outputs[0]
+    gate.name, gate.shape, gate.type = f"{node.outputs[0].name}/gate", data.shape, data.type
+    graph.insert_before(node, clip)
+    node.op_type = "Mul"
+    node.resize_inputs(2)
+    node.replace_input_with(1, gate)
+
+
+def _per_channel(graph: ir.Graph, node: ir.Node, part: str, inputs: list[ir.Value]) -> ir.Value:
+    """The result of a depthwise 1×1 Conv in front of `node`; inputs are data, weight and maybe a bias."""
+    data = inputs[0]
+    assert inputs[1].shape is not None
+    group = ir.AttrInt64("group", inputs[1].shape.numpy()[0])
+    conv = ir.Node(
+        "", "Conv", inputs, [group, ir.AttrInt64s("kernel_shape", (1, 1))], name=f"{node.name}/{part}"
+    )
+    result = conv.outputs[0]
+    result.name, result.shape, result.type = f"{node.outputs[0].name}/{part}", data.shape, data.type
+    graph.insert_before(node, conv)
+    return result
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32] | np.float32) -> ir.Value:
+    array = np.asarray(array)
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.FLOAT
     graph.register_initializer(value)

@@ -34,7 +34,7 @@ class Recipe:
         weights: one scale per output channel, or one per tensor.
         ranges: the range method inside the network; inputs and outputs take the full range that was seen.
         percentile: for `RangeMethod.PERCENTILE`, the share (in %) of values that stay unclipped at each end.
-        keep_float: shell patterns of layer names that stay float.
+        keep_float: shell patterns of layer names that stay float, with all their parts (`layer/part`).
         io: what the TFLite file takes and gives. The ONNX file is float at both ends unless told otherwise.
         activations: how the ONNX file stores activations; None follows the target's device profile.
     """

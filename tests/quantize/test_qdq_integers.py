@@ -214,6 +214,27 @@ def test_an_average_that_leaves_padding_out_is_corrected_at_the_borders(graph, r
     assert kinds == ["QuantizeLinear", "QLinearConv", "QLinearMul", "DequantizeLinear"]
 
 
+@pytest.mark.parametrize(
+    ("op", "reference"),
+    [
+        ("HardSigmoid <alpha = 0.16666667>", lambda x: np.clip(x / 6 + 0.5, 0, 1)),
+        ("HardSwish", lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+    ],
+)
+def test_hard_activations_are_integer_arithmetic(graph, run, tmp_path, rng, op, reference):
+    model = graph(f"g (float[batch, 2, 8, 8] x) => (float[batch, 2, 8, 8] y) {{ [act] y = {op}(x) }}")
+    graph_, plan, samples = planned(model, "x", (1, 2, 8, 8), rng, Recipe.load("fast"), -5, 5)
+    assert plan.float_ops == ()
+    assert len(plan.absorbed) == 1
+    write_qdq(graph_, plan, tmp_path / "q.onnx", Activations.U8)
+    for sample in samples:
+        got = run(tmp_path / "q.onnx", sample, optimised=tmp_path / "o.onnx")[0]
+        steps = np.abs(got - reference(sample["x"])) / plan.tensors["y"].scale[0]
+        assert steps.max() < 2.5
+    kinds = {node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node}
+    assert kinds <= {"QuantizeLinear", "QLinearConv", "QLinearMul", "DequantizeLinear"}
+
+
 @pytest.mark.parametrize("op", ["Add", "Mul", "Sigmoid"])
 def test_what_the_recipe_keeps_float_is_not_fused_by_the_runtime(graph, run, tmp_path, rng, op):
     arguments = "p" if op == "Sigmoid" else "p, p"
