@@ -9,12 +9,14 @@ WIDTH, HEIGHT = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 52.0, 26.0
 PLOT = WIDTH - LEFT - RIGHT
 FLOOR = HEIGHT - BOTTOM
+LEAST = 1e-9
+"""A scale's least length: bars of nothing are drawn as nothing."""
 
 
 def bars(chart: Bars) -> Html:
     """Horizontal bars over one scale: plain boxes, so that they fit any width."""
     ends = [max(sum(part.value for part in bar.segments), (bar.interval or (0, 0))[1]) for bar in chart.bars]
-    scale = 100 / (max(ends, default=0) or 1)
+    scale = 100 / max((*ends, LEAST))
     labels = list(dict.fromkeys(part.label for bar in chart.bars for part in bar.segments))
     rows = join(_bar(bar, labels, scale) for bar in chart.bars)
     keys = join(

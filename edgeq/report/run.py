@@ -120,6 +120,7 @@ def _summary(figures: RunFigures, run_id: str) -> Facts:
         ("Artifact", Cell(figures.artifact)),
         ("Device", Cell(f"{figures.device} (profile {figures.profile}), {figures.environment.cpu_model}")),
         ("Started", Cell(_when(figures.started_unix_s))),
+        ("Threads", Cell(", ".join(map(str, sorted({variant.threads for variant in figures.variants}))))),
         ("Samples", Cell(_samples(figures), tone=Tone.PLAIN if figures.samples else Tone.MUTED)),
     ]
     return Facts(tuple(pair for pair in pairs if pair[1].text))
@@ -135,7 +136,7 @@ def _accuracy(figures: RunFigures) -> tuple[Block, ...]:
     known = [(variant, variant.accuracy) for variant in figures.variants if variant.accuracy]
     if not known:
         return ()
-    heads = columns("Variant", ">Samples", ">Top-1", ">95 %", ">Top-5", ">Agreement", ">SQNR", "Against")
+    heads = columns("Variant", ">Samples", ">Top-1", ">95 %", ">+Top-5", ">Agreement", ">SQNR", "+Against")
     caption = "Agreement and SQNR: against the float variant of the same engine, on the device's own outputs."
     return (Table(heads, tuple(_accuracy_row(variant.name, figure) for variant, figure in known), caption),)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Group
-from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -29,13 +29,15 @@ from edgeq.report.document import (
 from edgeq.report.units import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, JustifyMethod, RenderableType
 
 STYLES = {Tone.PLAIN: "", Tone.GOOD: "green", Tone.WARN: "yellow", Tone.BAD: "red", Tone.MUTED: "dim"}
 SIGNS = {Tone.PLAIN: "", Tone.GOOD: "✓ ", Tone.WARN: "! ", Tone.BAD: "✗ ", Tone.MUTED: ""}
 LONGEST = 12
 """Rows of a table, or items of a list, shown when brief."""
 INDENT = 2
+PROSE = 24
+"""Left-aligned texts longer than this wrap; a column of them takes no less than this."""
 _STEPS = " ▁▂▃▄▅▆▇█"
 
 
@@ -61,26 +63,43 @@ def _section(section: Section, console: Console, brief: bool) -> None:
     console.print()
     console.print(_text(section.title, "bold"))
     for block, renderable in shown:
-        console.print(Padding(_fitting(block, renderable, console, brief), (0, 0, 0, INDENT), expand=False))
+        console.print(
+            Padding(
+                _fitting(block, renderable, console.width - INDENT, brief), (0, 0, 0, INDENT), expand=False
+            )
+        )
 
 
-def _fitting(block: Block, renderable: RenderableType, console: Console, brief: bool) -> RenderableType:
-    """The block itself, or the records of a table whose longest words need more room than there is."""
-    least = Measurement.get(console, console.options, renderable).minimum
+def _fitting(block: Block, renderable: RenderableType, width: int, brief: bool) -> RenderableType:
+    """The block itself; a table that is too wide loses its detail columns, and then its columns."""
+    if not isinstance(block, Table) or _width(block, brief, brief) <= width:
+        return renderable
     return (
-        _records(block, brief) if isinstance(block, Table) and least > console.width - INDENT else renderable
+        _table(block, brief, details=False) if _width(block, brief, True) <= width else _records(block, brief)
     )
 
 
-def _table(block: Table, brief: bool) -> RenderableType:
-    kept = _kept(block, brief)
+def _width(block: Table, brief: bool, lean: bool) -> int:
+    """What a table needs at least: prose wraps, everything else stands on one line."""
+    longest = [_longest(block, place, brief) for place in _kept(block, lean)]
+    return sum(PROSE if wraps else width for width, wraps in longest) + 2 * (len(longest) - 1)
+
+
+def _longest(block: Table, place: int, brief: bool) -> tuple[int, bool]:
+    """The width of a column, and whether it is prose: left-aligned and long."""
+    texts = (block.columns[place].title, *(row[place].text for row in _rows(block, brief)))
+    longest = max(cell_len(text) for text in texts)
+    return longest, block.columns[place].align is Align.LEFT and longest > PROSE
+
+
+def _table(block: Table, brief: bool, *, details: bool = True) -> RenderableType:
+    kept = _kept(block, brief or not details)
     table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for place in kept:
         column = block.columns[place]
-        if column.align is Align.RIGHT:
-            table.add_column(_text(column.title), justify="right", no_wrap=True)
-        else:
-            table.add_column(_text(column.title), overflow="fold")
+        _, wraps = _longest(block, place, brief)
+        justify: JustifyMethod = "right" if column.align is Align.RIGHT else "left"
+        table.add_column(_text(column.title), justify=justify, no_wrap=not wraps, overflow="fold")
     for row in _rows(block, brief):
         table.add_row(*(_cell(row[place]) for place in kept))
     return _cut(table, len(block.rows), brief)

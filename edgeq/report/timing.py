@@ -53,8 +53,7 @@ def latencies(figures: RunFigures) -> tuple[Block, ...]:
         ">p90",
         ">p90 interval",
         ">p99",
-        ">Speed-up",
-        "95 %",
+        "Speed-up",
     )
     rows = tuple(
         _latency_row(variant, variant.latency, against.get(variant.name))
@@ -80,14 +79,6 @@ def _latency_row(
     variant: VariantFigures, latency: LatencyFigure, against: SpeedUpFigure | None
 ) -> tuple[Cell, ...]:
     headline = latency.p90_interval
-    speed: tuple[Cell, Cell] = (number(DASH, None), number("", None))
-    if against:
-        tone = Tone.PLAIN if not against.decided else Tone.GOOD if against.ratio > 1 else Tone.BAD
-        within = interval(against.interval.low, against.interval.high, ratio)
-        speed = (
-            number(ratio(against.ratio), against.ratio, tone),
-            Cell(within if against.decided else f"{within}, undecided"),
-        )
     return (
         Cell(variant.name),
         Cell(f"{variant.engine} {variant.runtime_version}".strip()),
@@ -97,8 +88,16 @@ def _latency_row(
         number(duration(latency.p90_ns), latency.p90_ns, Tone.WARN if latency.noisy else Tone.PLAIN),
         Cell(interval(headline.low, headline.high, duration)),
         number(duration(latency.p99_ns), latency.p99_ns),
-        *speed,
+        _speed(against) if against else number(DASH, None),
     )
+
+
+def _speed(against: SpeedUpFigure) -> Cell:
+    within = interval(against.interval.low, against.interval.high, significant)
+    tone = Tone.GOOD if against.ratio > 1 else Tone.BAD
+    doubt = "" if against.decided else ", undecided"
+    said = f"{ratio(against.ratio)} ({within}{doubt})"
+    return number(said, against.ratio, tone if against.decided else Tone.PLAIN)
 
 
 def _bar(name: str, latency: LatencyFigure) -> Bar:
@@ -115,12 +114,12 @@ def loading(figures: RunFigures) -> tuple[Block, ...]:
         ">File",
         ">Load",
         ">First inference",
-        ">Warm-up",
+        ">+Warm-up",
         ">Mean",
-        ">± std",
-        ">Min",
-        ">Max",
-        ">Per second",
+        ">+± std",
+        ">+Min",
+        ">+Max",
+        ">+Per second",
         ">Peak memory",
     )
     return (
