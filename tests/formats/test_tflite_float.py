@@ -202,6 +202,29 @@ CASES: dict[str, Case] = {
         {"x": ("batch", 8, 3, 4)}, [node("DepthToSpace", "x", blocksize=2, mode="CRD")]
     ),
     "SpaceToDepth": Case({"x": ("batch", 2, 6, 4)}, [node("SpaceToDepth", "x", blocksize=2)]),
+    "channel shuffle": Case(
+        {"x": IMAGE},
+        [
+            node("Conv", "x w", "c"),
+            node("Reshape", "c apart", "r"),
+            node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]),
+            node("Reshape", "t together", "s"),
+            node("Conv", "s w"),
+        ],
+        {"w": f32(6, 6, 1, 1), "apart": i64(-1, 2, 3, 9, 11), "together": i64(-1, 6, 9, 11)},
+    ),
+    "attention": Case(
+        {"x": ("batch", 7, 12)},
+        [
+            node("MatMul", "x q", "xq"),
+            node("MatMul", "x k", "xk"),
+            node("Transpose", "xk", "kt", perm=[0, 2, 1]),
+            node("MatMul", "xq kt", "scores"),
+            node("Softmax", "scores", "p"),
+            node("MatMul", "p x"),
+        ],
+        {"q": f32(12, 8), "k": f32(12, 8)},
+    ),
     "squeeze and excite": Case(
         {"x": IMAGE},
         [

@@ -98,7 +98,7 @@ class File:
             (code, [t.index for t in inputs], [t.index for t in outputs], spec.options, options)
         )
 
-    def pack(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> bytes:
+    def pack(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> memoryview:
         """The file's bytes; `inputs` and `outputs` are keyed by the names of the signature.
 
         Raises:
@@ -114,7 +114,7 @@ class File:
             )
         builder = flatbuffers.Builder(size + size // 8 + 4096)
         builder.Finish(self._model(inputs, outputs).Pack(builder), file_identifier=FILE_IDENTIFIER)
-        return bytes(builder.Output())
+        return memoryview(builder.Bytes)[builder.Head() :]  # Output() would copy all the weights
 
     def _model(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Any:
         from ai_edge_litert import schema_py_generated as schema

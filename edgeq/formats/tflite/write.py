@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgeq.errors import ModelError, UnsupportedError
 from edgeq.formats.tflite.file import Tensor
-from edgeq.formats.tflite.fusion import Fusions, fuse
+from edgeq.formats.tflite.fusion import fuse
 from edgeq.formats.tflite.layout import identity, storage_order, stored
 from edgeq.formats.tflite.lowering import Lowering, Step, Stored, element_type, shape_of
 from edgeq.formats.tflite.operators import Activation, Op, TensorType
@@ -35,20 +35,23 @@ def write(graph: ir.Model, plan: Plan | None, path: Path, io: IoType = IoType.FL
         UnsupportedError: operators, attributes or bit widths that cannot be written, all in one message.
         ModelError: a graph that is not canonical, a file over 2 GiB, or a folder that cannot be written.
     """
-    data = to_bytes(graph, plan, io)
+    data = _packed(graph, plan, io)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # readable as the umask says
     try:
         part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
-        raise ModelError(f"cannot write the model: {error.strerror}", where=str(path)) from error
+        raise ModelError(
+            f"cannot write the model: {error.strerror or error}",
+            where=str(path),
+            hint="check the folder, its permissions and the free space",
+        ) from error
     finally:
         with suppress(OSError):
             part.unlink()
 
 
-def to_bytes(graph: ir.Model, plan: Plan | None, io: IoType = IoType.FLOAT32) -> bytes:
-    """The bytes that `write` puts into the file."""
+def _packed(graph: ir.Model, plan: Plan | None, io: IoType) -> memoryview:
     _refuse(graph.graph, plan)
     fusions = fuse(graph.graph, plan)
     low = Lowering(plan, fusions)
@@ -128,6 +131,3 @@ def _output(low: Lowering, value: ir.Value, io: IoType, taken: set[int]) -> Tens
         tensor = copy
     tensor.name = name
     return tensor
-
-
-__all__ = ["Fusions", "IoType", "to_bytes", "write"]
