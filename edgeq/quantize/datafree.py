@@ -30,8 +30,11 @@ from edgeq.quantize.statistics import Interval, Normal, Observation, Statistics
 META = "edgeq.batch_norm"
 """Key of a value's (mean[C], std[C]), left by batch-norm folding (docs/architecture.md)."""
 
-CORRELATION = 2.0
-"""A layer that no batch-norm follows gets this many times the standard deviation of independent inputs."""
+CORRELATION = 4.0
+"""A layer that no batch-norm follows gets this many times the standard deviation of independent inputs.
+
+Features of one class rise together. On MobileNetV2's logits 2 clips, 3 and 4 fit, 6 wastes integers.
+"""
 
 Floats = NDArray[np.float64]
 Known = dict[ir.Value, Normal]
