@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -148,10 +148,19 @@ def test_an_empty_device_gives_a_reason_for_every_source(tmp_path: Path) -> None
 
 def test_a_reading_that_fails_leaves_a_gap_and_no_zero(tmp_path: Path) -> None:
     values = iter([1.0, None, 3.0])
-    meter = Meter("hwmon", [Rail("r", "W")], lambda: [next(values, None)], 0.0, 0.001)
+    exhausted = threading.Event()
+
+    def read() -> list[float | None]:
+        try:
+            return [next(values)]
+        except StopIteration:
+            exhausted.set()
+            return [None]
+
+    meter = Meter("hwmon", [Rail("r", "W")], read, 0.0, 0.001)
     sampler = power.Sampler([meter])
     sampler.start()
-    time.sleep(0.1)
+    assert exhausted.wait(30)
     (series,) = sampler.stop()
     assert series["values"] == [1.0, 3.0]
     assert series["times_ns"] == sorted(series["times_ns"])

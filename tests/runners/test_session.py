@@ -287,18 +287,19 @@ def test_one_of_many_gets_the_lease(tmp_path: Path) -> None:
 
 def test_a_dead_holders_lease_expires(local: Session, tmp_path: Path) -> None:
     dead = Session(LocalTransport(), owner="bob@desk", root=str(tmp_path / "device"))
-    dead._take_lease(0.02, new=True)
+    local.probe()
+    dead._take_lease(0.1, new=True)
     with pytest.raises(LeaseError, match="bob@desk"), local.lease():
         pass
-    time.sleep(1.4)
+    time.sleep(6.1)
     with local.lease():
         pass
 
 
 def test_a_lease_is_renewed_while_it_is_held(local: Session, tmp_path: Path) -> None:
     other = Session(LocalTransport(), owner="bob@desk", root=str(tmp_path / "device"))
-    with local.lease(minutes=0.05):
-        time.sleep(4.5)
+    with local.lease(minutes=0.1):
+        time.sleep(7.5)
         with pytest.raises(LeaseError, match="ann@laptop"), other.lease():
             pass
 
