@@ -183,7 +183,7 @@ def _way_out(engine: EngineKind, facts: Facts) -> str:
     if facts.system == "android":
         return "run a glibc userland on the phone (proot-distro in Termux) and connect to that"
     if facts.machine.startswith("armv"):
-        return "put a wheel on the device (pip install tflite-runtime): edgeq then runs the TFLite file with that"
+        return "install a wheel on the device (pip install tflite-runtime): it runs the TFLite file there"
     if facts.libc.startswith("glibc"):
         return f"use the {other} file of the artifact, or a newer system on the device"
     return (
