@@ -228,6 +228,23 @@ def test_every_layer_of_the_table_is_tested_here():
     assert covered == set(LAYERS)
 
 
+def test_padding_before_a_max_pool_survives_the_runtimes_own_fusions(tmp_path):
+    """ONNX Runtime would turn the zeros around a negative image into -∞, without being asked."""
+    import onnx_ir as ir
+    import onnxruntime as ort
+
+    from edgeq.graph import canonicalise
+
+    keras = flavours()["keras3"]
+    layers = [keras.layers.ZeroPadding2D(1), keras.layers.MaxPooling2D(3, 2)]
+    keras.Sequential([keras.Input((6, 6, 2)), *layers]).save(tmp_path / "model.h5")
+    content = ir.to_proto(canonicalise(read(tmp_path / "model.h5"))).SerializeToString()
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {session.get_inputs()[0].name: -np.ones((1, 6, 6, 2), np.float32)})
+    assert got[0, 0].max() == 0
+    assert got[0, 1, 1].max() == -1
+
+
 CHANNELS_FIRST = {
     "Conv2D": {"filters": 5, "kernel_size": 3, "strides": 2, "padding": "same"},
     "DepthwiseConv2D": {"kernel_size": 3, "padding": "same", "depth_multiplier": 2},

@@ -12,7 +12,7 @@ from edgeq.formats.keras.activation import clip, number
 from edgeq.formats.keras.emit import Dim, Dims, Result, Site, dims
 from edgeq.formats.keras.layout import reshape, transpose
 from edgeq.formats.keras.merge import broadcast, concatenate
-from edgeq.formats.keras.shape import reshape_to, slice_axes
+from edgeq.formats.keras.shape import pad_with, reshape_to, slice_axes
 
 Operand = ir.Value | float | Sequence[Any]
 """An argument of a function: a tensor of the graph, or a constant that was recorded with the call."""
@@ -93,9 +93,7 @@ def pad(site: Site, value: ir.Value, widths: Any, mode: Any, filler: Any) -> ir.
     if len(pairs) != len(dims(value)) or pairs[0] != (0, 0):
         raise site.unsupported(f"the widths {widths!r}")
     shape = (dims(value)[0], *(int(n) + a + b for n, (a, b) in zip(dims(value)[1:], pairs[1:], strict=True)))
-    pads = site.constant("pads", [*(a for a, _ in pairs), *(b for _, b in pairs)])
-    constants = [pads] if not filler else [pads, site.constant("filler", float(filler))]
-    return site.emit("Pad", [value, *constants], shape)
+    return pad_with(site, value, [*(a for a, _ in pairs), *(b for _, b in pairs)], shape, float(filler or 0))
 
 
 def expand_dims(site: Site, value: ir.Value, axis: Any) -> ir.Value:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
-from edgeq.formats.keras.emit import Dim, Site, dims, sizes
+from edgeq.formats.keras.emit import Dim, Dims, Site, dims, sizes
 from edgeq.formats.keras.layout import from_nchw, is_channels_last, reshape, spatial, to_nchw, transpose
 
 
@@ -67,8 +67,17 @@ def pad(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
     (top, bottom), (left, right) = _borders(site, "padding", rank)
     batch, channels, height, width = dims(image)
     shape = (batch, channels, int(height) + top + bottom, int(width) + left + right)
-    pads = site.constant("pads", [0, 0, top, left, 0, 0, bottom, right])
-    return from_nchw(site, site.emit("Pad", [image, pads], shape), rank)
+    return from_nchw(site, pad_with(site, image, [0, 0, top, left, 0, 0, bottom, right], shape), rank)
+
+
+def pad_with(site: Site, value: ir.Value, pads: Sequence[int], shape: Dims, fill: float = 0.0) -> ir.Value:
+    """Pads with a constant; `pads` as ONNX has them, all starts before all ends.
+
+    A zero is written as -0.0, which is equal to it: ONNX Runtime 1.31 fuses a Pad of +0.0 into a following
+    MaxPool, which pads with -∞, and so computes other values where an image has negative borders.
+    """
+    operands = [value, site.constant("pads", pads), site.constant("fill", fill or -0.0)]
+    return site.emit("Pad", operands, shape)
 
 
 def crop(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
