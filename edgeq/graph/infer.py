@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from onnx import TypeProto
 
 
-def infer_shapes(model: ir.Model) -> None:
+def infer_shapes(model: ir.Model, *, strict: bool = False) -> None:
     """Fills shape and type of every value in place, from the inputs and constants alone.
 
     What was known of intermediate values before is dropped, for a stale entry would win over the truth. The
     inference is ONNX's own, with data propagation; what it cannot tell keeps its old shape.
 
+    Args:
+        model: a model of the standard domain alone.
+        strict: whether operators that contradict their inputs are an error, rather than left without a shape.
+
     Raises:
-        ModelError: the operators contradict each other.
+        ModelError: the shapes contradict each other.
     """
     from onnx import shape_inference
 
@@ -28,10 +32,12 @@ def infer_shapes(model: ir.Model) -> None:
     for value, _ in known:
         value.shape = None
     try:
-        proto = shape_inference.infer_shapes(skeleton(model), data_prop=True)
+        proto = shape_inference.infer_shapes(skeleton(model), strict_mode=strict, data_prop=True)
     except Exception as error:  # InferenceError, and what the binding makes of C++ exceptions
         raise ModelError(
-            f"shapes cannot be inferred: {str(error).strip().splitlines()[0]}", where=model.graph.name or ""
+            f"the shapes contradict each other: {_reason(error)}",
+            where=model.graph.name or "",
+            hint="the export went wrong or the file was changed: export it again",
         ) from error
     found = {info.name: info.type for info in (*proto.graph.value_info, *proto.graph.output)}
     for value, old in known:
@@ -41,6 +47,11 @@ def infer_shapes(model: ir.Model) -> None:
             value.shape = _shape(inferred)
         if value.shape is None or (old is not None and _is_vaguer(value.shape, old)):
             value.shape = old
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if "op_type" in line or "InferenceError" not in line]
+    return (lines or [type(error).__name__])[0].strip()
 
 
 def _shape(kind: TypeProto) -> ir.Shape | None:

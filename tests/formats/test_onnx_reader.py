@@ -232,6 +232,8 @@ def test_an_infinite_bound_is_no_broken_weight(tmp_path: Path) -> None:
             UnsupportedError, r"layer_0.*quantised already",
         ),
         (model("y = Flatten(x)", inputs="float[n,3,h,8] x"), ModelError, r"'x'.*dimension 2.*make_dynamic"),
+        (model("y = Foo(x)"), UnsupportedError, r"layer_0.*Foo"),
+        (model("y = MatMul(x, w)", {"w": np.ones((5, 3), np.float32)}), ModelError, r"contradict.*MatMul"),
         (model("y = Flatten(x)", inputs="float[] x"), ModelError, r"no shape"),
         (model("y = Flatten(x)", opset=6), UnsupportedError, r"opset 6 is too old"),
         (weighted_with(np.nan), ModelError, r"'w'.*NaN"),

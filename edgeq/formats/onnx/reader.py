@@ -60,7 +60,10 @@ def read(path: Path) -> ir.Model:
     model.ir_version = IR_VERSION
     model.opset_imports.clear()
     model.opset_imports[""] = OPSET
-    infer_shapes(model)
+    try:
+        infer_shapes(model, strict=True)
+    except ModelError as error:
+        raise ModelError(error.tried, where=str(path), hint=error.hint) from error
     return model
 
 
@@ -102,7 +105,7 @@ def _damaged(path: Path, why: str) -> ModelError:
 def _check_structure(proto: ModelProto, path: Path) -> None:
     """The ONNX checker's verdict on the graph without its weights, for it cannot take more than 2 GB."""
     for node in proto.graph.node:
-        if not node.op_type:
+        if not node.op_type or not isinstance(node.op_type, str):  # bytes where it is no UTF-8
             raise _damaged(path, f"node {node.name!r} has no operator")
     seen = {v.name for v in proto.graph.input} | {t.name for t in proto.graph.initializer} | {""}
     seen |= {t.values.name for t in proto.graph.sparse_initializer}
@@ -148,6 +151,8 @@ def _inline(model: ir.Model, path: Path) -> ir.Model:
 
 
 def _check_operators(model: ir.Model, path: Path) -> None:
+    import onnx
+
     for node in model.graph:
         place = f"{path}, node {node.name or node.outputs[0].name!r}"
         if node.domain not in ("", "ai.onnx"):
@@ -155,6 +160,12 @@ def _check_operators(model: ir.Model, path: Path) -> None:
                 f"operator {node.domain}.{node.op_type} is outside the ONNX standard",
                 where=place,
                 hint="export with standard operators only, e.g. without the runtime's own optimisations",
+            )
+        if not onnx.defs.has(node.op_type):
+            raise UnsupportedError(
+                f"{node.op_type} is no operator of the ONNX standard that this edgeq knows",
+                where=place,
+                hint="export with opset 17 to 21, or install a newer onnx package",
             )
         if node.op_type in _QUANTISED:
             raise UnsupportedError(
