@@ -1,3 +1,5 @@
+"""The ONNX writers: float files compute the same, QDQ files give the integers of an independent computation."""
+
 import os
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Which grid every tensor gets: ties, fixed grids, absorbed activations, biases, what stays float."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""The streaming pass: statistics against NumPy, bounded memory, bad data named."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Ranges from batch-norm statistics against sampling."""
+
 import numpy as np
 import pytest
 from hypothesis import given

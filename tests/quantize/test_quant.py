@@ -1,3 +1,5 @@
+"""Affine grids and plans: rounding, saturation, JSON and back."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Ranges from sketches: min-max, percentile, mean of extremes, squared error."""
+
 from functools import reduce
 
 import numpy as np

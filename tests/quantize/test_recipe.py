@@ -1,3 +1,5 @@
+"""Recipes by name and from TOML, and what a wrong one is told."""
+
 import pytest
 
 from edgeq.errors import UsageError

@@ -1,3 +1,5 @@
+"""Sketches: merging is exact and independent of order, memory is bounded."""
+
 import functools
 
 import numpy as np
