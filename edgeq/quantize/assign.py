@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
 from edgeq.quantize import mend
-from edgeq.quantize.dialect import IoType, WeightGranularity
+from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.grids import activation_grid, bias_grid, constant_grid, weight_grid
-from edgeq.quantize.operators import Kind, Rule, clip_bounds, data_inputs, is_constant, rule_of
-from edgeq.quantize.plan import FloatOp, Plan, Quant
+from edgeq.quantize.layout import Layout, absorbable, is_source, lay_out
+from edgeq.quantize.operators import Kind, Rule, clip_bounds, data_inputs, is_constant
+from edgeq.quantize.plan import Plan, Quant
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.ranges import Range, full_range, inner_range
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.statistics import Interval, Statistics
 
-_COMPUTING = (Kind.WEIGHTED, Kind.OWN)
 _TOLERANCE = 1e-3  # of a grid step: by so much may a grid reach beyond the bounds of a clip it implies
 _ROUNDS = 4
 
@@ -59,142 +58,20 @@ def make_plan(graph: ir.Model, statistics: Statistics, recipe: Recipe) -> tuple[
 def observed_values(graph: ir.Model, recipe: Recipe) -> tuple[str, ...]:
     """The names of the values whose range calibration has to observe, graph inputs first."""
     model = prepare(graph)
-    layout = _layout(model.graph, recipe, _absorbable(model.graph, recipe))
+    layout = lay_out(model.graph, recipe, absorbable(model.graph, recipe))
     names = [
         value.name or ""
         for value, _ in layout.integer_values()
-        if not is_constant(value) and _is_source(value, layout)
+        if not is_constant(value) and is_source(value, layout)
     ]
     return tuple(names)
 
 
-def _is_source(value: ir.Value, layout: _Layout) -> bool:
-    """Whether the value is computed, not moved: a moved value's range is that of where it came from."""
-    producer = value.producer()
-    return producer is None or layout.kind(producer) is not Kind.SHARED
-
-
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """Which values lie on one grid (a group, named by its root) and which groups are integer."""
-
-    graph: ir.Graph
-    rules: Mapping[ir.Node, Rule]
-    absorbed: frozenset[ir.Node]
-    parents: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    integer: set[ir.Value] = field(default_factory=set)
-
-    def kind(self, node: ir.Node) -> Kind:
-        """How the node meets the grids, a clip that is not absorbed counting as selection."""
-        kind = self.rules[node].kind
-        if kind is Kind.CLIP:
-            return Kind.CLIP if node in self.absorbed else Kind.SHARED
-        return kind
-
-    def root(self, value: ir.Value) -> ir.Value:
-        """The value that stands for the group of `value`."""
-        while (parent := self.parents.setdefault(value, value)) is not value:
-            value = parent
-        return value
-
-    def tie(self, values: Iterable[ir.Value]) -> None:
-        """Puts values on one grid."""
-        roots = [self.root(value) for value in values]
-        for other in roots[1:]:
-            self.parents[self.root(other)] = self.root(roots[0])
-
-    def output_of(self, node: ir.Node) -> ir.Value:
-        """The value on whose grid a computing node writes: its own output, or that of the clip it absorbs."""
-        output = node.outputs[0]
-        for user in output.consumers():
-            if user in self.absorbed:
-                return user.outputs[0]
-        return output
-
-    def is_idle(self, node: ir.Node) -> bool:
-        """Whether a computing node is no part of the integer graph."""
-        return self.root(self.output_of(node)) not in self.integer
-
-    def integer_values(self) -> Iterator[tuple[ir.Value, ir.Value]]:
-        """Every value that lies on a grid, with its group's root, in graph order."""
-        for value in list(self.parents):
-            root = self.root(value)
-            if root in self.integer:
-                yield value, root
-
-    def float_ops(self) -> Iterator[FloatOp]:
-        """The nodes that stay float, in graph order."""
-        for node in self.graph:
-            rule = self.rules[node]
-            if rule.kind is Kind.FLOAT:
-                yield FloatOp(node.name or "", node.op_type, rule.reason)
-            elif self.kind(node) is Kind.SHARED and self.root(node.outputs[0]) not in self.integer:
-                yield FloatOp(node.name or "", node.op_type, "moves values that are float")
-
-
-def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
-    """The table's rule for every node, then the recipe's wishes; a clip follows a float producer."""
-    rules: dict[ir.Node, Rule] = {}
-    for node in graph:
-        rule = rule_of(node)
-        producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-        if any(_names(pattern, node.name or "") for pattern in recipe.keep_float):
-            rule = Rule(Kind.FLOAT, "kept float by the recipe", rule.grid)
-        elif rule.kind is Kind.CLIP and producer is not None and rules[producer].kind is Kind.FLOAT:
-            rule = Rule(Kind.FLOAT, "clips the result of an operator that stays float")
-        elif rule.kind is not Kind.FLOAT and not _is_real(node):
-            rule = Rule(Kind.FLOAT, "computes no float32 values")
-        rules[node] = rule
-    return rules
-
-
-def _names(pattern: str, node: str) -> bool:
-    """Whether a recipe's pattern means this node, or the layer that it is a part of."""
-    return fnmatchcase(node, pattern) or fnmatchcase(node, f"{pattern}/*")
-
-
-def _is_real(node: ir.Node) -> bool:
-    return all(value.dtype in (ir.DataType.FLOAT, None) for value in (*data_inputs(node), *node.outputs))
-
-
-def _absorbable(graph: ir.Graph, recipe: Recipe) -> frozenset[ir.Node]:
-    """The clips whose producer computes for them alone."""
-    rules = _rules(graph, recipe)
-    found = set()
-    for node in graph:
-        if rules[node].kind is not Kind.CLIP or node.inputs[0] is None:
-            continue
-        value = node.inputs[0]
-        producer = value.producer()
-        if producer is None or rules[producer].kind not in _COMPUTING or rules[producer].grid is not None:
-            continue
-        if len(value.uses()) == 1 and not value.is_graph_output():
-            found.add(node)
-    return frozenset(found)
-
-
-def _layout(graph: ir.Graph, recipe: Recipe, absorbed: frozenset[ir.Node]) -> _Layout:
-    layout = _Layout(graph, _rules(graph, recipe), absorbed)
-    for value in graph.inputs:
-        layout.root(value)
-    touched: list[ir.Value] = []
-    for node in graph:
-        kind = layout.kind(node)
-        if kind is Kind.SHARED:
-            layout.tie((*data_inputs(node), *node.outputs))
-        elif kind in _COMPUTING:
-            touched += [*data_inputs(node), layout.output_of(node)]
-    if recipe.io is not IoType.FLOAT32:
-        touched += [value for value in (*graph.inputs, *graph.outputs) if value.dtype is ir.DataType.FLOAT]
-    layout.integer.update(layout.root(value) for value in touched)
-    return layout
-
-
-def _settle(graph: ir.Graph, statistics: Statistics, recipe: Recipe) -> _Layout:
+def _settle(graph: ir.Graph, statistics: Statistics, recipe: Recipe) -> Layout:
     """Un-absorbs clips, until every absorbed one is implied by the grid that its producer writes onto."""
-    absorbed = _absorbable(graph, recipe)
+    absorbed = absorbable(graph, recipe)
     while True:
-        layout = _layout(graph, recipe, absorbed)
+        layout = lay_out(graph, recipe, absorbed)
         grids = _group_grids(layout, statistics, recipe)
         implied = frozenset(
             node for node in absorbed if _implies(grids[layout.root(node.outputs[0])], *clip_bounds(node))
@@ -209,7 +86,7 @@ def _implies(grid: Quant, low: float, high: float) -> bool:
     return grid.low >= low - slack and grid.high <= high + slack
 
 
-def _group_grids(layout: _Layout, statistics: Statistics, recipe: Recipe) -> dict[ir.Value, Quant]:
+def _group_grids(layout: Layout, statistics: Statistics, recipe: Recipe) -> dict[ir.Value, Quant]:
     """Root → grid, for the integer groups: the fixed grid of its source, or one over its members' ranges."""
     full = {layout.root(value) for value in (*layout.graph.inputs, *_outputs(layout))}
     members: dict[ir.Value, list[ir.Value]] = {}
@@ -218,7 +95,7 @@ def _group_grids(layout: _Layout, statistics: Statistics, recipe: Recipe) -> dic
     grids = {}
     for root, values in members.items():
         fixed = [rule.grid for value in values if (rule := _source_rule(value, layout)) and rule.grid]
-        sources = [value for value in values if _is_source(value, layout)]
+        sources = [value for value in values if is_source(value, layout)]
         if fixed and len(sources) == 1:
             grids[root] = fixed[0]
             continue
@@ -233,12 +110,12 @@ def _group_grids(layout: _Layout, statistics: Statistics, recipe: Recipe) -> dic
     return grids
 
 
-def _source_rule(value: ir.Value, layout: _Layout) -> Rule | None:
+def _source_rule(value: ir.Value, layout: Layout) -> Rule | None:
     producer = value.producer()
     return None if producer is None else layout.rules[producer]
 
 
-def _outputs(layout: _Layout) -> Iterator[ir.Value]:
+def _outputs(layout: Layout) -> Iterator[ir.Value]:
     """The graph's outputs, and the values that reach an output through float operators alone."""
     waiting = list(layout.graph.outputs)
     while waiting:
@@ -262,7 +139,7 @@ def _range(value: ir.Value, statistics: Statistics, recipe: Recipe, full: bool) 
 _MENDS = {"Add": mend.add, "Mul": mend.mul}
 
 
-def _mended(layout: _Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Value, Quant], list[str]]:
+def _mended(layout: Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Value, Quant], list[str]]:
     """Grids on which all runtimes agree (`edgeq.quantize.mend`), and a note per node where none was found.
 
     A mend may move a grid that an earlier node has to agree on, so rounds repeat until nothing moves.
@@ -294,7 +171,7 @@ def _mended(layout: _Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Valu
     return grids, notes
 
 
-def _entries(layout: _Layout) -> Iterator[ir.Value]:
+def _entries(layout: Layout) -> Iterator[ir.Value]:
     """The values where reals become integers: inputs, and what float operators give to integer ones."""
     computed = (node for node in layout.graph if layout.kind(node) is Kind.FLOAT)
     values = (*layout.graph.inputs, *(value for node in computed for value in node.outputs))
@@ -302,7 +179,7 @@ def _entries(layout: _Layout) -> Iterator[ir.Value]:
 
 
 def _weight_grids(
-    node: ir.Node, layout: _Layout, grids: Mapping[ir.Value, Quant], recipe: Recipe
+    node: ir.Node, layout: Layout, grids: Mapping[ir.Value, Quant], recipe: Recipe
 ) -> dict[str, Quant]:
     data, weight = node.inputs[0], node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
