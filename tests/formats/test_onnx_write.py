@@ -1,4 +1,4 @@
-"""The ONNX writers: float files compute the same, QDQ files give the integers of an independent computation."""
+"""The ONNX writers: float files compute the same, QDQ files give independently computed integers."""
 
 import os
 from pathlib import Path
