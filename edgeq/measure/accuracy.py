@@ -59,7 +59,8 @@ def accuracy(
         top1 = _top_k(scores, labels, 1)
         top5 = _top_k(scores, labels, 5) if scores.shape[1] > 5 else None
     if reference is not None and reference.size == outputs.size:
-        sqnr = sqnr_db(reference.reshape(outputs.shape), outputs)
+        pairs = zip(reference.reshape(outputs.shape), outputs, strict=True)
+        sqnr = float(np.mean([sqnr_db(wanted, given) for wanted, given in pairs]))
         expected = _class_scores(reference)
         if scores is not None and expected is not None:
             agreement = float(np.mean(scores.argmax(axis=1) == expected.argmax(axis=1)))

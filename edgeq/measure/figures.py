@@ -138,7 +138,7 @@ class AccuracyFigure:
         top1_interval: Wilson score interval of top1.
         reference: the variant that agreement and SQNR are taken against; None for the reference itself.
         agreement: share of samples with the reference's top-1 class; None if the output holds no classes.
-        sqnr_db: 10·log10(Σ reference² / Σ (reference − output)²) of the raw outputs, capped at 120.
+        sqnr_db: mean over samples of 10·log10(Σ reference² / Σ (reference − output)²), capped at 120.
     """
 
     samples: int

@@ -50,6 +50,12 @@ def test_sqnr_is_signal_over_noise_in_decibel(power: int) -> None:
     assert sqnr_db(np.zeros((2, 2)), np.ones((2, 2))) == -120.0
 
 
+def test_the_sqnr_of_a_run_is_the_mean_over_its_samples() -> None:
+    reference = np.array([[100.0, 0.0], [1.0, 0.0]])
+    outputs = np.array([[99.0, 0.0], [0.9, 0.0]])  # 40 dB and 20 dB
+    assert accuracy(outputs, reference=reference).sqnr_db == pytest.approx(30.0)
+
+
 def test_wilson_interval_of_the_textbook() -> None:
     """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662."""
     interval = wilson_interval(81 / 263, 263)
