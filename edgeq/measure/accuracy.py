@@ -91,7 +91,8 @@ def wilson_interval(share: float, samples: int, confidence: float = 0.95) -> Int
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     centre = (share + z * z / (2 * samples)) / (1 + z * z / samples)
     half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), confidence)
+    # the share lies inside by definition; rounding must not put it outside at 0 and 1
+    return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), confidence)
 
 
 def _class_scores(outputs: NDArray[np.float64]) -> NDArray[np.float64] | None:
