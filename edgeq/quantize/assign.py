@@ -145,30 +145,43 @@ def _mended(layout: Layout, grids: dict[ir.Value, Quant]) -> tuple[dict[ir.Value
     A mend may move a grid that an earlier node has to agree on, so rounds repeat until nothing moves.
     """
     grids = dict(grids)
-    nodes = [node for node in layout.graph if node.op_type in _MENDS and layout.kind(node) is Kind.OWN]
-    entries = {layout.root(value): value.name or "" for value in _entries(layout)}
+    entries = [(value.name or "", layout.root(value)) for value in _entries(layout)]
+    nodes = [node for node in layout.graph if layout.kind(node) is Kind.OWN and not layout.is_idle(node)]
     failed: list[str] = []
     for _ in range(_ROUNDS):
-        moved, failed = False, []
-        for root, name in entries.items():
-            entered = mend.entry(grids[root])
-            if entered is None:
-                failed.append(name)
-            elif entered != grids[root]:
-                grids[root], moved = entered, True
+        before, failed = dict(grids), []
+        for name, root in entries:
+            _move(grids, root, mend.entry(grids[root]), name, failed)
         for node in nodes:
             out = layout.root(layout.output_of(node))
-            left, right = (layout.root(value) for value in data_inputs(node))
-            tied = (left is out, right is out)
-            mended = _MENDS[node.op_type](grids[left], grids[right], grids[out], tied)
-            if mended is None:
-                failed.append(node.name or "")
-            elif mended != grids[out]:
-                grids[out], moved = mended, True
-        if not moved:
+            _move(grids, out, _mended_node(node, layout, grids), node.name or "", failed)
+        if grids == before:
             break
     notes = [f"{name}: LiteRT and ONNX Runtime may differ by one step in rare cases" for name in failed]
     return grids, notes
+
+
+def _move(
+    grids: dict[ir.Value, Quant], root: ir.Value, mended: Quant | None, name: str, failed: list[str]
+) -> None:
+    if mended is None:
+        failed.append(name)
+    else:
+        grids[root] = mended
+
+
+def _mended_node(node: ir.Node, layout: Layout, grids: Mapping[ir.Value, Quant]) -> Quant | None:
+    """The grid for a node's output: the present one where it needs no mend, None where none is near."""
+    out = layout.root(layout.output_of(node))
+    sources = [layout.root(value) for value in data_inputs(node)]
+    if node.op_type == "GlobalAveragePool":
+        shape = data_inputs(node)[0].shape or ()
+        count = int(np.prod([size for size in shape[2:] if isinstance(size, int)]))
+        return mend.mean(grids[sources[0]], grids[out], count)
+    if node.op_type not in _MENDS:
+        return grids[out]
+    left, right = sources
+    return _MENDS[node.op_type](grids[left], grids[right], grids[out], (left is out, right is out))
 
 
 def _entries(layout: Layout) -> Iterator[ir.Value]:

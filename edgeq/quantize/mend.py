@@ -66,6 +66,23 @@ def entry(out: Quant) -> Quant | None:
     return None
 
 
+def mean(source: Quant, out: Quant, count: int) -> Quant | None:
+    """The grid nearest to `out` for the mean of `count` integers, None if none is near.
+
+    Both runtimes sum exactly and multiply by one float32 factor, source scale / out scale / count; they
+    differ in the order of these divisions. So the scale is moved until every order gives the same factor.
+    """
+    a, n = np.float32(source.scale[0]), np.float32(count)
+    for k in range(ENTRY_ATTEMPTS):
+        b = np.float32(out.scale[0] * (1.0 + k * ENTRY_STEP))
+        if (
+            len({a / (b * n), a / b / n, a / b * (np.float32(1) / n), a * (np.float32(1) / n) / b, a / n / b})
+            == 1
+        ):
+            return replace(out, scale=(float(b),))
+    return None
+
+
 def _enters_alike(out: Quant) -> bool:
     scale = np.float32(out.scale[0])
     ties = np.arange(out.qmin - 1, out.qmax + 1) - out.zero_point[0] + 0.5
