@@ -15,8 +15,8 @@ from typing import Any
 
 from edgeq.errors import ModelError, UsageError
 from edgeq.figures import Format, Precision
-from edgeq.preprocess import Preprocess, from_mapping
 from edgeq.runners.trace import Layout
+from edgeq.samples.preprocess import Preprocess, from_mapping
 from edgeq.signature import TensorSpec
 
 MANIFEST = "manifest.json"

@@ -15,13 +15,13 @@ from edgeq.artifact import Artifact
 from edgeq.devices.profile import DeviceProfile, load_profile
 from edgeq.errors import UsageError
 from edgeq.figures import ConversionFigures, Format
-from edgeq.noise import NoiseSamples
-from edgeq.preprocess import Preprocess, load_preprocess
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.dialect import Activations, IoType, WeightGranularity
 from edgeq.quantize.recipe import Recipe
 from edgeq.runners.trace import Layout
 from edgeq.samples import Sample, SampleSource, open_samples
+from edgeq.samples.noise import NoiseSamples
+from edgeq.samples.preprocess import Preprocess, load_preprocess
 from edgeq.signature import TensorSpec
 from edgeq.workspace import Workspace
 

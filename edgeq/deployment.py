@@ -14,8 +14,8 @@ from edgeq.devices.connect import open_session
 from edgeq.devices.inventory import get
 from edgeq.devices.profile import load_profile
 from edgeq.errors import RunError, UsageError
-from edgeq.installation import Installed, absent, install, run_progress, upload
-from edgeq.jobs import Blob, Planned, noise_feeds, plan_variant
+from edgeq.ondevice.installation import Installed, absent, install, run_progress, upload
+from edgeq.ondevice.jobs import Blob, Planned, noise_feeds, plan_variant
 from edgeq.progress import SILENT, Progress
 from edgeq.records import from_plain, to_plain
 from edgeq.runners.session import Session

@@ -17,18 +17,18 @@ from edgeq.devices.inventory import LOCAL, Device, get
 from edgeq.devices.profile import DeviceProfile, load_profile
 from edgeq.errors import DeviceError, UsageError
 from edgeq.figures import Format, Precision
-from edgeq.installation import Installed, absent, install, run_progress, upload
-from edgeq.jobs import Blob, Planned, noise_feeds, pack_samples, plan_variant, sample_feeds
-from edgeq.preprocess import Preprocess, load_preprocess
+from edgeq.ondevice.installation import Installed, absent, install, run_progress, upload
+from edgeq.ondevice.jobs import Blob, Planned, noise_feeds, pack_samples, plan_variant, sample_feeds
 from edgeq.progress import SILENT, Progress
 from edgeq.runners.session import Session
 from edgeq.runners.trace import FULL, QUICK, Facts, Job, Timing, Trace
 from edgeq.runs import Run, save_run
 from edgeq.samples import SampleSource, open_samples
+from edgeq.samples.preprocess import Preprocess, load_preprocess
 from edgeq.workspace import Workspace, new_id
 
 if TYPE_CHECKING:
-    from edgeq.derive import Subject
+    from edgeq.ondevice.derive import Subject
 
 POWER_WINDOW_S = 10.0
 """Energy windows are at least this long: sensors update slowly, and their ends count."""
@@ -187,7 +187,7 @@ def _timing(request: Request, facts: Facts) -> Timing:
 def _derive(
     request: Request, planned: tuple[Planned, ...], trace: Trace, session: Session, progress: Progress
 ) -> Run:
-    from edgeq.derive import Subject, derive
+    from edgeq.ondevice.derive import Subject, derive
 
     progress.stage("work out figures")
     samples = request.samples

@@ -117,7 +117,7 @@ def read(path: Path) -> ir.Model:
 
 
 def read_source(path: Path) -> ir.Model:
-    """Reads a model file into a float graph as its author built it, before any rewrite; `read` tells the rest."""
+    """Reads a model file into a float graph as it was built, before any rewrite; `read` tells the rest."""
     source = kind(path)
     if source not in _READABLE:
         raise UnsupportedError(f"edgeq does not read {source} files", where=str(path), hint=_WAYS_OUT[source])

@@ -10,8 +10,8 @@ import pytest
 from edgeq.artifact import Artifact, ModelFile, digest, draft, seal
 from edgeq.errors import ModelError, UsageError
 from edgeq.figures import Format, Precision
-from edgeq.preprocess import load_preprocess
 from edgeq.runners.trace import Layout
+from edgeq.samples.preprocess import load_preprocess
 from edgeq.signature import TensorSpec
 
 SPEC = TensorSpec("image", (-1, 3, 8, 8), layout=Layout.NCHW)

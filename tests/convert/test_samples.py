@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeq.errors import DataError, EdgeqError, UsageError
-from edgeq.preprocess import Preprocess, Resize, load_preprocess
 from edgeq.runners.trace import Layout
 from edgeq.samples import open_samples
+from edgeq.samples.preprocess import Preprocess, Resize, load_preprocess
 from edgeq.signature import TensorSpec
 
 NHWC = TensorSpec("image", (-1, 24, 32, 3), layout=Layout.NHWC)

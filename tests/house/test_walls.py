@@ -27,7 +27,7 @@ WALLS: Mapping[str, tuple[str, ...]] = {
     "click": ("edgeq.cli",),
     "rich": ("edgeq.cli", "edgeq.report.terminal"),
     "h5py": ("edgeq.formats.keras",),
-    "PIL": ("edgeq.samples",),
+    "PIL": ("edgeq.samples.images",),
 }
 
 # These are imported inside functions alone, wherever they are allowed.
@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "quantize.plan",
         "quantize.dialect",
-        "preprocess",
+        "samples.preprocess",
         "signature",
         "progress",
         "records",
@@ -56,12 +56,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "artifact",
         "workspace",
         "samples",
-        "noise",
         "execution",
     ),
     # The verbs, and the parts they are made of.
     ("conversion", "writing", "summary"),
-    ("deployment", "profiling", "comparison", "installation", "jobs", "derive", "runs", "doctor"),
+    ("deployment", "profiling", "comparison", "ondevice", "runs", "doctor"),
     ("",),
     ("cli",),
 )

@@ -11,12 +11,12 @@ import pytest
 import edgeq
 from edgeq.artifact import ModelFile
 from edgeq.comparison import Gates
-from edgeq.derive import Subject, derive
 from edgeq.devices.profile import DeviceProfile, load_profile
 from edgeq.errors import BudgetError, UsageError
 from edgeq.figures import Format, Precision
-from edgeq.jobs import plan_variant
 from edgeq.measure.figures import AccuracyFigure
+from edgeq.ondevice.derive import Subject, derive
+from edgeq.ondevice.jobs import plan_variant
 from edgeq.runners.trace import Facts, Status, Trace, VariantTrace, Window
 from edgeq.runs import Run, save_run
 from edgeq.workspace import Workspace

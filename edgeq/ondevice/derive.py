@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from edgeq.devices.profile import DeviceProfile
 from edgeq.figures import Precision
-from edgeq.jobs import Planned
 from edgeq.measure.accuracy import accuracy, dequantise
 from edgeq.measure.energy import energy
 from edgeq.measure.environment import environment
@@ -26,6 +25,7 @@ from edgeq.measure.figures import (
 from edgeq.measure.latency import latency, speed_up
 from edgeq.measure.operators import operators
 from edgeq.measure.roofline import roofline
+from edgeq.ondevice.jobs import Planned
 from edgeq.runners.trace import OutputBlob, Status, Trace, VariantTrace
 
 Outputs = NDArray[np.float64]

@@ -9,7 +9,7 @@ from edgeq.artifact import Artifact, ModelFile
 from edgeq.devices.check import Finding, Needs, Severity, check
 from edgeq.devices.profile import DeviceProfile
 from edgeq.errors import DeviceError
-from edgeq.jobs import ENGINES, Blob
+from edgeq.ondevice.jobs import ENGINES, Blob
 from edgeq.progress import Progress
 from edgeq.quantize.dialect import Activations
 from edgeq.runners.libraries import Library, library_for
