@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeq.quantize.statistics import Statistics
+    from edgeq.verify.kept import KeptOutputs
     from edgeq.writing import Files
 
 DEFAULT_FORMATS = (Format.TFLITE, Format.ONNX)
@@ -111,6 +112,7 @@ def _convert(request: Request, progress: Progress) -> Conversion:
     from edgeq.quantize import make_plan
     from edgeq.summary import about, figures, write_report
     from edgeq.verify import verify
+    from edgeq.verify.kept import KeptOutputs
     from edgeq.writing import input_specs, write_models
 
     watch = _Stopwatch(progress)
@@ -124,7 +126,8 @@ def _convert(request: Request, progress: Progress) -> Conversion:
     bounds = _bounds(inputs, request.preprocess)
     data = _open(inputs, request)
     watch.start("calibrate", None if data is None else len(data))
-    statistics = _statistics(graph, data, bounds, request.recipe, progress)
+    kept = KeptOutputs()
+    statistics = _statistics(graph, data, bounds, request.recipe, kept, progress)
     watch.start("plan")
     prepared, plan = make_plan(graph, statistics, request.recipe)
     with artifacts.draft(request.out) as folder:
@@ -133,7 +136,7 @@ def _convert(request: Request, progress: Progress) -> Conversion:
         (folder / artifacts.PLAN).write_text(plan.to_json() + "\n", "utf-8")
         samples = data if data is not None else NoiseSamples(inputs, bounds)
         watch.start("verify", len(samples))
-        shown = verify(prepared, plan, models, samples, inputs, progress)
+        shown = verify(prepared, plan, models, samples, inputs, kept, progress)
         result = figures(request, source, prepared, plan, shown, watch.seconds())
         write_report(result, folder)
         artifacts.seal(folder, models, about(request, inputs, result))
@@ -174,13 +177,18 @@ def _bounds(inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None) -> Bo
 
 
 def _statistics(
-    graph: ir.Model, data: SampleSource | None, bounds: Bounds, recipe: Recipe, progress: Progress
+    graph: ir.Model,
+    data: SampleSource | None,
+    bounds: Bounds,
+    recipe: Recipe,
+    kept: KeptOutputs,
+    progress: Progress,
 ) -> Statistics:
     from edgeq.quantize import batch_norm_statistics, calibrate
 
     if data is None:
         return batch_norm_statistics(graph, bounds)
-    return calibrate(graph, _counted(data, progress), recipe)
+    return calibrate(graph, _counted(data, progress), recipe, kept.add)
 
 
 def _counted(samples: SampleSource, progress: Progress) -> Iterator[Sample]:

@@ -15,7 +15,8 @@ from edgeq.signature import TensorSpec
 
 Arrays = Mapping[str, NDArray[Any]]
 
-THREADS = 2
+THREADS = 1
+"""Of a runtime here: samples follow each other so fast that a second thread mostly waits, and costs CPU."""
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -41,7 +42,6 @@ class OnnxExecutable:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
         options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if optimized is not None:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.optimized_model_filepath = str(optimized)

@@ -19,10 +19,11 @@ from edgeq.signature import TensorSpec
 from edgeq.verify.agreement import AgreementTally
 from edgeq.verify.drift import Drift
 from edgeq.verify.inspect import inspect
+from edgeq.verify.kept import KeptOutputs
 from edgeq.verify.loaded import Loaded
 from edgeq.verify.parity import ParityTally, integer_files
 
-DRIFT_SAMPLES = 8
+DRIFT_SAMPLES = 4
 """Drift per layer is averaged over this many samples: enough for a ranking, bounded in time."""
 
 
@@ -42,6 +43,7 @@ def verify(
     models: Sequence[ModelFile],
     samples: SampleSource,
     inputs: Sequence[TensorSpec],
+    expected: KeptOutputs,
     progress: Progress = SILENT,
 ) -> Verification:
     """Runs every file over all samples, in one pass and bounded memory.
@@ -50,6 +52,7 @@ def verify(
         graph: the float graph that plan and files belong to.
         models: the files as written; the float ONNX file is the reference and has to be among them.
         samples: in the source model's own form, which `inputs` tells.
+        expected: the float outputs as far as they are known already; the others are computed.
 
     Raises:
         ModelError: a runtime refuses a file.
@@ -57,17 +60,17 @@ def verify(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         layers = _drift(graph, plan, samples, scratch)
-        loaded = [Loaded.open(model) for model in models]
-        reference = next(m for m in loaded if _is(m.file, Format.ONNX, Precision.FLOAT32))
-        tallies = {m: AgreementTally(m.file.name) for m in loaded if m.file.precision is Precision.INT8}
-        parity = ParityTally(integer_files(graph, plan, list(tallies), scratch), plan)
+        reference = Loaded.open(next(m for m in models if _is(m, Format.ONNX, Precision.FLOAT32)))
+        integer = [Loaded.open(model) for model in models if model.precision is Precision.INT8]
+        tallies = {model: AgreementTally(model.file.name) for model in integer}
+        parity = ParityTally(integer_files(graph, plan, integer, scratch), plan)
+        running = dict.fromkeys((*integer, *parity.files))
         labels = samples.labels
         for index, sample in enumerate(samples):
-            running = dict.fromkeys((reference, *tallies, *parity.files))
             outputs = {model: model.run(sample, inputs) for model in running}
+            wanted = expected.get(index) or reference.run(sample, inputs)
             for model, tally in tallies.items():
-                label = None if labels is None else int(labels[index])
-                tally.add(outputs[reference][0], outputs[model][0], label)
+                tally.add(wanted[0], outputs[model][0], None if labels is None else int(labels[index]))
             parity.add([outputs[model] for model in parity.files])
             progress.advance()
         return Verification(
