@@ -62,7 +62,7 @@ def _from_counter(
     rises = np.where(steps < 0, steps + series.wraps_at, steps)
     unwrapped = np.concatenate(([0.0], np.cumsum(rises)))
     joules = float(np.interp(end, times, unwrapped) - np.interp(start, times, unwrapped))
-    ages = np.maximum(_edge_gaps(times, start, end), series.update_interval_ns * 1e-9)
+    ages = np.maximum(_edge_gaps(times, start, end), _update_interval_s(series, times, values))
     around = np.outer((start, end), (1, 1)) + np.outer(ages, (-2, 2))
     watts = np.diff(np.interp(around, times, unwrapped), axis=1)[:, 0] / (4 * ages)
     edges = float(np.linalg.norm(ages * watts)) * _LATE
@@ -86,9 +86,10 @@ def _from_power(
     watts = np.interp(grid, times, values)
     seconds = end - start
     joules = float(np.trapezoid(watts, grid))
-    delays = _edge_gaps(times, start, end) + series.update_interval_ns * 1e-9
+    update_s = _update_interval_s(series, times, values)
+    delays = _edge_gaps(times, start, end) + update_s
     jump = float(np.ptp(values[max(0, int(inside.argmax()) - 1) :][: int(inside.sum()) + 2]))
-    fresh = _independent_readings(series, int(inside.sum()), seconds)
+    fresh = _independent_readings(update_s, int(inside.sum()), seconds)
     sampling = float(np.std(values[inside])) / fresh**0.5 * seconds
     edges = (
         jump * float(np.linalg.norm(delays)) * 2 * _UNIFORM
@@ -104,11 +105,20 @@ def _edge_gaps(times: NDArray[np.float64], start: float, end: float) -> NDArray[
     return gaps
 
 
-def _independent_readings(series: PowerSeries, readings: int, seconds: float) -> float:
+def _update_interval_s(series: PowerSeries, times: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """The sensor's own interval; where it tells none, the mean time between two changes of what it shows.
+
+    A load that changes more slowly than the sensor makes that too long, which only widens the uncertainty.
+    """
+    if series.update_interval_ns > 0:
+        return series.update_interval_ns * 1e-9
+    changes = int(np.count_nonzero(np.diff(values)))
+    return float((times[-1] - times[0]) / changes) if changes else 0.0
+
+
+def _independent_readings(update_s: float, readings: int, seconds: float) -> float:
     """Polling faster than the sensor updates re-reads the same value: that many readings are new at most."""
-    if series.update_interval_ns <= 0:
-        return float(readings)
-    return max(1.0, min(float(readings), seconds / (series.update_interval_ns * 1e-9)))
+    return max(1.0, min(float(readings), seconds / update_s)) if update_s > 0 else float(readings)
 
 
 def sum_energies(parts: Sequence[WindowEnergy | None]) -> WindowEnergy | None:

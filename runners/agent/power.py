@@ -9,7 +9,8 @@ import threading
 import time
 from typing import Any, Dict, List, Sequence, Tuple
 
-from .sources import SOURCES, Meter, Rail, Unavailable
+from .power_meter import Meter, Rail, Unavailable
+from .power_sources import SOURCES
 
 
 def find(sysfs: str, wanted: Sequence[str]) -> Tuple[List[Meter], Dict[str, str]]:
@@ -61,6 +62,8 @@ class Sampler:
         """Ends reading; one `PowerSeries` of the host's protocol per rail that gave at least one value."""
         self._stop.set()
         self._thread.join()
+        for meter in self._meters:
+            meter.close()
         found = []
         for meter, rails in zip(self._meters, self._series):
             for rail, (times, values) in zip(meter.rails, rails):
@@ -87,24 +90,14 @@ class Sampler:
                 kept.append(value)
 
 
-def unwrap(values: Sequence[float], wrap: float) -> List[float]:
-    """A counter's readings made to rise over its overflows; `wrap` is its range, 0 if it has none."""
-    turns, found, last = 0.0, [], None
-    for value in values:
-        if wrap and last is not None and value < last:
-            turns += wrap
-        last = value
-        found.append(value + turns)
-    return found
-
-
 def _series(meter: Meter, rail: Rail, times: List[int], values: List[float]) -> Dict[str, Any]:
     return {
         "source": meter.source,
         "rail": rail.name,
         "unit": rail.unit,
         "times_ns": times,
-        "values": unwrap(values, rail.wrap),
+        "values": values,
         "update_interval_ns": int(meter.update_interval_s * 1e9),
         "resolution": rail.resolution,
+        "wraps_at": rail.wrap,
     }

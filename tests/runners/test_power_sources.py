@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgeq.runners.agent import facts, power
-from edgeq.runners.agent.sources import SOURCES, Meter, Rail
+from edgeq.runners.agent.power_meter import Meter, Rail
+from edgeq.runners.agent.power_sources import SOURCES
 
 
 def tree(root: Path, files: Mapping[str, object]) -> str:
@@ -164,14 +163,6 @@ def test_a_reading_that_fails_leaves_a_gap_and_no_zero(tmp_path: Path) -> None:
     (series,) = sampler.stop()
     assert series["values"] == [1.0, 3.0]
     assert series["times_ns"] == sorted(series["times_ns"])
-
-
-@given(st.lists(st.integers(0, 500), min_size=1, max_size=30), st.integers(501, 5000))
-def test_counters_are_unwrapped(steps: list[int], wrap: int) -> None:
-    rising = [sum(steps[: i + 1]) for i in range(len(steps))]
-    wrapped = [value % wrap for value in rising]
-    offset = rising[0] - wrapped[0]
-    assert power.unwrap(wrapped, wrap) == [value - offset for value in rising]
 
 
 def test_a_snapshot_tells_clock_heat_and_throttling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
