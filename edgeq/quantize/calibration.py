@@ -52,8 +52,7 @@ def calibrate(
         feed = {name: _checked(sample, value, count - 1) for name, value in inputs.items()}
         seen = feed | dict(zip(fetched, session.run(fetched, feed), strict=True))
         for name in names:
-            sketch = _finite_sketch(seen[name], name, count - 1)
-            sketches[name] = sketches[name].merge(sketch) if name in sketches else sketch
+            sketches[name] = _merged(sketches.get(name), seen[name], name, count - 1)
         if on_outputs is not None:
             on_outputs([seen[name] for name in outputs])
     if count == 0:
@@ -107,7 +106,7 @@ def _checked(sample: Arrays, value: ir.Value, index: int) -> NDArray[Any]:
     return array
 
 
-def _finite_sketch(values: NDArray[Any], name: str, index: int) -> Sketch:
+def _merged(so_far: Sketch | None, values: NDArray[Any], name: str, index: int) -> Sketch:
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError(
@@ -115,4 +114,6 @@ def _finite_sketch(values: NDArray[Any], name: str, index: int) -> Sketch:
             where=f"layer {name}, calibration sample {index}",
             hint="check the sample and the model's weights; the float model itself fails here",
         )
-    return Sketch.of(values, low, high)
+    if so_far is None:
+        return Sketch.of(values, low, high)
+    return so_far.merge(Sketch.of(values, low, high, so_far.exponent))

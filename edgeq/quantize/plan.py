@@ -141,28 +141,18 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as a JSON text that reads back to an equal plan."""
-        tensors = {
-            name: {
-                "scale": list(q.scale),
-                "zero_point": list(q.zero_point),
-                "bits": q.bits,
-                "axis": q.axis,
-                "narrow": q.narrow,
-            }
-            for name, q in self.tensors.items()
+        head = {
+            "version": PLAN_VERSION,
+            "calibrated": self.calibrated,
+            "samples": self.samples,
+            "float_ops": [vars(op) for op in self.float_ops],
+            "absorbed": list(self.absorbed),
+            "notes": list(self.notes),
         }
-        return json.dumps(
-            {
-                "version": PLAN_VERSION,
-                "calibrated": self.calibrated,
-                "samples": self.samples,
-                "tensors": tensors,
-                "float_ops": [vars(op) for op in self.float_ops],
-                "absorbed": list(self.absorbed),
-                "notes": list(self.notes),
-            },
-            indent=1,
-        )
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        tensors = [f"{json.dumps(name)}: {json.dumps(vars(quant))}" for name, quant in self.tensors.items()]
+        # A line per tensor reads well, and unlike indentation it leaves the work to the fast encoder.
+        return "{" + ",\n".join([*lines, '"tensors": {\n' + ",\n".join(tensors) + "\n}"]) + "}"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

@@ -50,14 +50,23 @@ class Sketch:
     square: NDArray[np.float64]
 
     @classmethod
-    def of(cls, values: NDArray[Any], low: float | None = None, high: float | None = None) -> Sketch:
+    def of(
+        cls,
+        values: NDArray[Any],
+        low: float | None = None,
+        high: float | None = None,
+        least_exponent: int = _LEAST_EXPONENT,
+    ) -> Sketch:
         """The sketch of one sample: an array of any shape [1, C, …] of finite values, at least one.
 
-        `low` and `high` are its extremes, for a caller who knows them.
+        Args:
+            values: the sample.
+            low, high: its extremes, for a caller who knows them.
+            least_exponent: of the sketch this one will be merged into, which spares the coarsening then.
         """
         low = float(values.min()) if low is None else low
         high = float(values.max()) if high is None else high
-        exponent = _exponent(max(-low, high))
+        exponent = max(_exponent(max(-low, high)), least_exponent)
         channels = _thin(values)
         scaled = np.floor(channels * np.float32(2.0**-exponent)).astype(np.int32)
         scaled += _HALF
@@ -137,8 +146,10 @@ def _thin(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _coarsen(bins: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
-    for _ in range(min(doublings, BINS.bit_length())):
-        halved = np.zeros_like(bins)
-        halved[_HALF // 2 : _HALF // 2 + _HALF] = bins.reshape(-1, 2).sum(axis=1)
-        bins = halved
-    return bins
+    if doublings == 0:
+        return bins
+    together = min(1 << doublings, _HALF)
+    kept = _HALF // together
+    coarse = np.zeros_like(bins)
+    coarse[_HALF - kept : _HALF + kept] = bins.reshape(-1, together).sum(axis=1)
+    return coarse
