@@ -15,7 +15,7 @@ from edgeq.graph.identity import remove_identities
 from edgeq.graph.infer import infer_shapes
 from edgeq.graph.names import unify_names
 from edgeq.graph.one_dimensional import lift_to_2d
-from edgeq.graph.padding import absorb_padding, explicit_padding
+from edgeq.graph.padding import absorb_padding, explicit_padding, name_padded_axes
 from edgeq.graph.pooling import globalize_pools
 from edgeq.graph.reshapes import normalize_reshapes
 from edgeq.graph.rewrite import Pass, forget_names
@@ -34,6 +34,7 @@ _SETTLE: tuple[Pass, ...] = (
     normalize_reshapes,
     explicit_padding,
     absorb_padding,
+    name_padded_axes,
     normalize_gemms,
     globalize_pools,
     normalize_softmax,

@@ -1,4 +1,4 @@
-"""Padding is explicit in convolutions and pools, and a Pad of zeros in front of one is part of it."""
+"""Padding is explicit in convolutions and pools, and part of them where that changes nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from edgeq.graph.rewrite import array, dims, each_node, integer, ints, operand, producer, rank, scalar
+from edgeq.graph.rewrite import (
+    array,
+    dims,
+    each_node,
+    initializer,
+    integer,
+    ints,
+    operand,
+    producer,
+    rank,
+    scalar,
+    set_constant,
+)
 
 _WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool"})
 _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Softplus", "Sqrt"})
@@ -96,17 +109,45 @@ def absorb_padding(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
+@each_node
+def name_padded_axes(graph: ir.Graph, node: ir.Node) -> bool:
+    """Gives every Pad with constant amounts all axes by number, in order, and an amount for each.
+
+    Two rewrites of ONNX Runtime (1.31.1) ask for it. Its Pad_Fusion moves zeros of a Pad that names no axes
+    into a MaxPool behind it, which pads with -∞: other values wherever a border is negative. What may be
+    moved, `absorb_padding` has moved. And its transpose optimiser permutes the amounts, but no axes: it
+    breaks a Pad that names only some of them.
+    """
+    pads = _amounts(node) if node.op_type == "Pad" else None
+    if pads is None:
+        return False
+    axes, stated = np.arange(pads.shape[1]), array(operand(node, 3))
+    if stated is not None and np.array_equal(stated, axes):
+        return False
+    node.resize_inputs(4)
+    set_constant(graph, node, 1, pads.reshape(-1), f"{node.name}/pads")
+    node.replace_input_with(3, initializer(graph, f"{node.name}/axes", axes))
+    return True
+
+
 def _spatial_pads(pad: ir.Node) -> list[int] | None:
     """The pads of the axes from 2 on, (begins, ends), if no other axis is padded and none is cut."""
-    mode = pad.attributes.get("mode")
+    mode, pads = pad.attributes.get("mode"), _amounts(pad)
+    if (mode is not None and mode.as_string() != "constant") or pads is None:
+        return None
+    if pads.shape[1] < 3 or pads[:, :2].any() or (pads < 0).any():
+        return None
+    return [int(p) for p in pads[:, 2:].reshape(-1)]
+
+
+def _amounts(pad: ir.Node) -> NDArray[np.int64] | None:
+    """[2, rank] how much is padded before and after each axis; None where that is not constant."""
     pads, axes, length = array(operand(pad, 1)), array(operand(pad, 3)), rank(pad.inputs[0])
-    if (mode is not None and mode.as_string() != "constant") or pads is None or length is None:
+    if pads is None or length is None or (axes is None and operand(pad, 3) is not None):
         return None
     full = np.zeros((2, length), np.int64)
     full[:, slice(None) if axes is None else axes] = pads.reshape(2, -1)
-    if length < 3 or full[:, :2].any() or (full < 0).any():
-        return None
-    return [int(p) for p in full[:, 2:].reshape(-1)]
+    return full
 
 
 def _equals_own_padding(node: ir.Node, pad: ir.Node, own: Sequence[int]) -> bool:

@@ -71,6 +71,10 @@ def shared(case: Case, rng: np.random.Generator) -> Grids:
     return dict.fromkeys([*case.inputs, *case.outputs], grid)
 
 
+def padded(case: Case, rng: np.random.Generator) -> Grids:
+    return dict.fromkeys("xqy", grid_of(-7, float(rng.uniform(0.1, 1))))
+
+
 def own(case: Case, rng: np.random.Generator) -> Grids:
     return {name: random_grid(rng) for name in [*case.inputs, *case.outputs]}
 
@@ -187,6 +191,18 @@ KERNELS: dict[str, Kernel] = {
         image("Slice", "x a b c", {"a": i64(1), "b": i64(4), "c": i64(1)}), shared, {"STRIDED_SLICE": 1}
     ),
     "Pad": Kernel(image("Pad", "x p", {"p": i64(0, 0, 1, 2, 0, 0, 0, 3)}), shared, {"PAD": 1}),
+    "Pad, then MaxPool": Kernel(
+        Case(
+            {"x": IMAGE},
+            [
+                node("Pad", "x p - a", "q"),
+                node("MaxPool", "q", kernel_shape=[3, 3], strides=[2, 2]),
+            ],
+            {"p": i64(1, 2, 0, 3), "a": i64(2, 3)},
+        ),
+        padded,
+        {"PAD": 1, "MAX_POOL_2D": 1},
+    ),
     "Pad value": Kernel(
         image("Pad", "x p v", {"p": i64(0, 0, 1, 2, 0, 0, 0, 3), "v": np.float32(1)}), shared, {"PADV2": 1}
     ),

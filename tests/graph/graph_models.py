@@ -29,10 +29,11 @@ def parse(inputs: str, outputs: str, body: str, constants: Arrays | None = None)
     return model
 
 
-def run(model: ir.Model, feeds: Arrays) -> list[NDArray[np.generic]]:
-    """The outputs under ONNX Runtime, with its own rewriting switched off."""
+def run(model: ir.Model, feeds: Arrays, *, optimised: bool = False) -> list[NDArray[np.generic]]:
+    """The outputs under ONNX Runtime, with its own rewriting switched off unless told."""
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     proto = ir.to_proto(model)

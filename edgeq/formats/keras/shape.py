@@ -71,12 +71,8 @@ def pad(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
 
 
 def pad_with(site: Site, value: ir.Value, pads: Sequence[int], shape: Dims, fill: float = 0.0) -> ir.Value:
-    """Pads with a constant; `pads` as ONNX has them, all starts before all ends.
-
-    A zero is written as -0.0, which is equal to it: ONNX Runtime 1.31 fuses a Pad of +0.0 into a following
-    MaxPool, which pads with -∞, and so computes other values where an image has negative borders.
-    """
-    operands = [value, site.constant("pads", pads), site.constant("fill", fill or -0.0)]
+    """Pads with a constant; `pads` as ONNX has them, all starts before all ends."""
+    operands = [value, site.constant("pads", pads), site.constant("fill", fill)]
     return site.emit("Pad", operands, shape)
 
 
