@@ -1,4 +1,4 @@
-"""hwmon chips: energy counters, power, or current times voltage (kernel Documentation/hwmon/sysfs-interface)."""
+"""hwmon chips: energy counters, power, or current times voltage (Documentation/hwmon/sysfs-interface)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,6 +72,23 @@ def test_true_energy_lies_within_the_stated_uncertainty(
         widths.append(2 * found.uncertainty_j / true_j)
     assert misses <= 4  # k = 2 promises about 95 %
     assert np.mean(widths) < (0.3 if unit == "W" else 0.05)  # and the promise is of use
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("unit", ["W", "J"])
+def test_an_interval_that_the_sensor_does_not_tell_is_taken_from_its_readings(signal: str, unit: str) -> None:
+    """A slow sensor, polled six times per update: the same value read again is no new knowledge."""
+    sensor = Sensor(SIGNALS[signal])
+    window = Window(5_000_000_000, 15_000_000_000, 100)
+    true_j = sensor.true_energy_j(5.0, 15.0)
+    misses = 0
+    for seed in range(40):
+        times = _polls(seed, 0.05)
+        series = sensor.power(times, 0.3, 0.01) if unit == "W" else sensor.counter(times, 0.3, 1e-4)
+        found = window_energy(replace(series, update_interval_ns=0), window)
+        assert found is not None
+        misses += abs(found.energy_j - true_j) > 2 * found.uncertainty_j
+    assert misses <= 4
 
 
 @given(st.floats(1.0, 50.0), st.integers(0, 1000), st.floats(5.0, 60.0))

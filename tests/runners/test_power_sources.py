@@ -11,6 +11,7 @@ import pytest
 from edgeq.runners.agent import facts, power
 from edgeq.runners.agent.power_meter import Meter, Rail
 from edgeq.runners.agent.power_sources import SOURCES
+from edgeq.runners.agent.power_tools import power_samples
 
 
 def tree(root: Path, files: Mapping[str, object]) -> str:
@@ -64,6 +65,21 @@ def test_an_ina3221_gives_current_times_voltage_of_the_enabled_rails(tmp_path: P
         }
         files |= {f"{chip}/curr{i}_input": milliamps}
     assert readings(one_meter(tmp_path, "hwmon", files)) == {"VDD_IN": 5.0, "VDD_CPU": 2.0}
+
+
+def test_a_battery_that_hwmon_shows_again_is_left_to_power_supply(tmp_path: Path) -> None:
+    """Its gauge lies while charging, which only power_supply looks at."""
+    chip = "class/hwmon/hwmon4"
+    files = {f"{chip}/name": "BAT0", f"{chip}/device/type": "Battery", f"{chip}/power1_input": 9_000_000}
+    assert "hwmon" in power.find(tree(tmp_path, files), ("hwmon",))[1]
+
+
+def test_an_averaging_meter_tells_its_interval(tmp_path: Path) -> None:
+    chip = "class/hwmon/hwmon0"
+    files = {f"{chip}/name": "power_meter", f"{chip}/power1_average": 42_000_000}
+    meter = one_meter(tmp_path, "hwmon", {**files, f"{chip}/power1_average_interval": 1000})
+    assert readings(meter) == {"power_meter/power1": 42.0}
+    assert (meter.update_interval_s, meter.poll_s) == (1.0, 0.5)
 
 
 def test_hwmon_energy_counters_are_joules(tmp_path: Path) -> None:
@@ -134,6 +150,52 @@ def test_a_raspberry_pi_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert readings(meter) == pytest.approx({"3V7_WL_SW": 0.37, "VDD_CORE": 1.6})
     tool.write_text("#!/bin/sh\necho 'error=1 error_msg=\"Command not registered\"'\n")
     assert "only a Raspberry Pi 5" in power.find(str(tmp_path), ("vcgencmd",))[1]["vcgencmd"]
+
+
+APPLE_SILICON = """
+Machine model: MacBookPro17,1
+*** Sampled system activity (Thu Oct  8 14:10:00 2026 +0200) (201.50ms elapsed) ***
+
+**** Processor usage ****
+
+E-Cluster Power: 40 mW
+E-Cluster HW active frequency: 1049 MHz
+CPU 0 frequency: 1080 MHz
+CPU Power: 823 mW
+GPU Power: 26 mW
+ANE Power: 323 mW
+Combined Power (CPU + GPU + ANE): 1172 mW
+
+*** Sampled system activity (Thu Oct  8 14:10:00 2026 +0200) (400.00ms elapsed) ***
+CPU Power: 2000 mW
+GPU Power: 0 mW
+ANE Power: 0 mW
+Combined Power (CPU + GPU + ANE): 2000 mW
+GPU HW active frequency: 444 MHz
+"""
+
+
+def test_samples_of_powermetrics() -> None:
+    (watts, seconds), second = power_samples(APPLE_SILICON.splitlines())
+    rails = {"E-Cluster": 0.04, "CPU": 0.823, "GPU": 0.026, "ANE": 0.323, "Combined": 1.172}
+    assert (watts, seconds) == (pytest.approx(rails), pytest.approx(0.2015))
+    assert second == ({"CPU": 2.0, "GPU": 0.0, "ANE": 0.0, "Combined": 2.0}, 0.4)
+    cut = "*** Sampled system activity (x) (5.00ms elapsed) ***\nCPU Power: 1.5 W\nGPU Po"
+    assert list(power_samples(cut.splitlines())) == [({"CPU": 1.5}, 0.005)]
+
+
+def test_powermetrics_tells_why_it_gives_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> str:
+        return power.find(str(tmp_path), ("powermetrics",))[1]["powermetrics"]
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "not macOS" in told()
+    (tmp_path / "powermetrics").write_text("#!/bin/sh\necho 'unrecognized sampler: cpu_power' >&2; exit 64\n")
+    (tmp_path / "powermetrics").chmod(0o755)
+    monkeypatch.setattr("os.geteuid", lambda: 501)
+    assert "root" in told()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert "unrecognized sampler" in told()
 
 
 def test_an_empty_device_gives_a_reason_for_every_source(tmp_path: Path) -> None:
