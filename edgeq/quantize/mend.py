@@ -24,11 +24,18 @@ ATTEMPTS = 512
 LEAST_RATIO, GREATEST_RATIO = 2.0**-10, 2.0**8
 """XNNPACK adds tensors whose scales are within these factors of the output's."""
 
+MOST_SUMS = 2**17
+"""Of so many, one scale in fifty keeps all clear of ties; of twice as many, one in three thousand."""
+
 ENTRY_STEP = 2.0**-23
 ENTRY_ATTEMPTS = 8192
 
 _REACH = 6  # float32 neighbours of a tie that are tried; division and reciprocal are at most 2 apart
 _NEAR = 1e-3  # farther from a tie than any kernel's error: 2·255·2^-21 for XNNPACK's multipliers is 2.4e-4
+
+_ROUNDING = (
+    2.0**-16
+)  # of a step: two float32 roundings of a value below 256, wherever the zero point is added
 
 Ints = NDArray[np.int64]
 Tied = tuple[bool, bool]
@@ -69,18 +76,34 @@ def entry(out: Quant) -> Quant | None:
 def mean(source: Quant, out: Quant, count: int) -> Quant | None:
     """The grid nearest to `out` for the mean of `count` integers, None if none is near.
 
-    Both runtimes sum exactly and multiply by one float32 factor, source scale / out scale / count; they
-    differ in the order of these divisions. So the scale is moved until every order gives the same factor.
+    Both runtimes sum exactly and multiply by one float32 factor, source scale / out scale / count, but
+    differ in the order of these divisions and in where they round. So the scale is moved until every order
+    gives the same factor and no possible sum comes so near to a tie that a rounding error could decide.
+    Of more than 514 integers there are too many sums for that: then none is found.
     """
-    a, n = np.float32(source.scale[0]), np.float32(count)
+    if count * (source.qmax - source.qmin) > MOST_SUMS:
+        return None
+    zero = source.zero_point[0]
+    sums = np.arange(count * (source.qmin - zero), count * (source.qmax - zero) + 1, dtype=np.float64)
     for k in range(ENTRY_ATTEMPTS):
-        b = np.float32(out.scale[0] * (1.0 + k * ENTRY_STEP))
-        if (
-            len({a / (b * n), a / b / n, a / b * (np.float32(1) / n), a * (np.float32(1) / n) / b, a / n / b})
-            == 1
-        ):
-            return replace(out, scale=(float(b),))
+        moved = replace(out, scale=(float(np.float32(out.scale[0] * (1.0 + k * ENTRY_STEP))),))
+        if len(_mean_factors(source, moved, count)) == 1 and _clear_of_ties(sums, source, moved, count):
+            return moved
     return None
+
+
+def _mean_factors(source: Quant, out: Quant, count: int) -> set[np.float32]:
+    """The factor in float32, in every order of its two divisions."""
+    a, b, n = np.float32(source.scale[0]), np.float32(out.scale[0]), np.float32(count)
+    one = np.float32(1)
+    return {a / (b * n), a / b / n, a / b * (one / n), a * (one / n) / b, a / n / b}
+
+
+def _clear_of_ties(sums: NDArray[np.float64], source: Quant, out: Quant, count: int) -> bool:
+    value = sums * (source.scale[0] / out.scale[0] / count)
+    value = value[np.abs(value) <= out.qmax - out.qmin + 1]
+    from_tie = np.abs(value - np.floor(value) - 0.5)
+    return bool((from_tie > _ROUNDING).all())
 
 
 def _enters_alike(out: Quant) -> bool:
