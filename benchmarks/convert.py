@@ -1,7 +1,8 @@
 """What a conversion costs: whole cold processes, edgeq against TFLiteConverter on 100 photographs.
 
-edgeq writes and verifies TFLite and ONNX; TFLiteConverter writes TFLite and verifies nothing. CPU seconds are
-user + system of the process and its children. ResNet-50 has random weights: the cost does not depend on them.
+edgeq (recipe fast: plain min-max ranges, like the peer's) writes and verifies TFLite and ONNX; TFLiteConverter
+writes TFLite and verifies nothing. CPU seconds are user + system of the process and its children. ResNet-50 has random
+weights: the cost does not depend on them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def measure(name: str, models: Path, images: Path, scratch: Path) -> list[common
     rows = [_row(f"TFLiteConverter {name}", peer)]
     ours, limit = WORKLOADS[name]
     for model in ours:
-        cost = common.convert(models / model, images, scratch / f"{model}.artifact", "--preprocess", "torch")
+        cost = common.convert(
+            models / model, images, scratch / f"{model}.artifact", "--preprocess", "torch", "--recipe", "fast"
+        )
         rows.append(_row(f"edgeq {model}", cost, peer, limit))
     return rows
 

@@ -107,8 +107,6 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
 
 
 def _convert(request: Request, progress: Progress) -> Conversion:
-    from edgeq.formats import read_source, tflite
-    from edgeq.graph import canonicalise
     from edgeq.quantize import make_plan
     from edgeq.summary import about, figures, write_report
     from edgeq.verify import verify
@@ -116,12 +114,7 @@ def _convert(request: Request, progress: Progress) -> Conversion:
     from edgeq.writing import input_specs, write_models
 
     watch = _Stopwatch(progress)
-    watch.start("read")
-    source = read_source(request.model)
-    watch.start("rewrite")
-    graph = canonicalise(source)
-    if Format.TFLITE in request.formats:
-        tflite.check(graph)
+    graph, before = _read(request, watch)
     inputs = input_specs(graph)
     bounds = _bounds(inputs, request.preprocess)
     data = _open(inputs, request)
@@ -137,12 +130,27 @@ def _convert(request: Request, progress: Progress) -> Conversion:
         samples = data if data is not None else NoiseSamples(inputs, bounds)
         watch.start("verify", len(samples))
         shown = verify(prepared, plan, models, samples, inputs, kept, progress)
-        result = figures(request, source, prepared, plan, shown, watch.seconds())
+        result = figures(request, before, prepared, plan, shown, watch.seconds())
         write_report(result, folder)
         artifacts.seal(folder, models, about(request, inputs, result))
     with suppress(UsageError):  # a workspace that cannot be written makes no artifact worse
         Workspace.find().remember_artifact(request.out)
     return Conversion(Artifact.open(request.out), result)
+
+
+def _read(request: Request, watch: _Stopwatch) -> tuple[ir.Model, dict[str, int]]:
+    """The canonical graph, and the operators of the model as its author built it."""
+    from edgeq.formats import read_source, tflite
+    from edgeq.graph import canonicalise
+    from edgeq.summary import operators
+
+    watch.start("read")
+    source = read_source(request.model)
+    watch.start("rewrite")
+    graph = canonicalise(source)
+    if Format.TFLITE in request.formats:
+        tflite.check(graph)
+    return graph, operators(source)
 
 
 def _recipe(given: str | None, target: DeviceProfile, io: str | None) -> Recipe:

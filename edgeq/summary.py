@@ -76,7 +76,7 @@ def warnings(plan: Plan, shown: Verification) -> tuple[str, ...]:
 
 def figures(
     request: Request,
-    source: ir.Model,
+    before: Mapping[str, int],
     graph: ir.Model,
     plan: Plan,
     shown: Verification,
@@ -85,11 +85,11 @@ def figures(
     """Everything the report shows.
 
     Args:
-        source: the model as it was read, before any rewrite.
+        before: the operators of the model as it was read, before any rewrite.
         graph, plan: what the integer files were written from.
         shown: what running the files has shown; without data, only what noise can show is kept.
     """
-    before, real = operators(source), request.calibration is not None
+    real = request.calibration is not None
     integer = next((file for file in shown.files if file.precision is Precision.INT8), None)
     return ConversionFigures(
         source=request.model.name,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgeq.artifact import ModelFile
+from edgeq.execution import Arrays
 from edgeq.figures import AgreementFigure, FileFigure, Format, LayerFigure, ParityFigure, Precision
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.plan import Plan
@@ -60,7 +64,7 @@ def verify(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         layers = _drift(graph, plan, samples, scratch)
-        reference = Loaded.open(next(m for m in models if _is(m, Format.ONNX, Precision.FLOAT32)))
+        reference = _Reference(expected, next(m for m in models if _is(m, Format.ONNX, Precision.FLOAT32)))
         integer = [Loaded.open(model) for model in models if model.precision is Precision.INT8]
         tallies = {model: AgreementTally(model.file.name) for model in integer}
         parity = ParityTally(integer_files(graph, plan, integer, scratch), plan)
@@ -68,7 +72,7 @@ def verify(
         labels = samples.labels
         for index, sample in enumerate(samples):
             outputs = {model: model.run(sample, inputs) for model in running}
-            wanted = expected.get(index) or reference.run(sample, inputs)
+            wanted = reference.outputs(index, sample, inputs)
             for model, tally in tallies.items():
                 tally.add(wanted[0], outputs[model][0], None if labels is None else int(labels[index]))
             parity.add([outputs[model] for model in parity.files])
@@ -79,6 +83,23 @@ def verify(
             parity=parity.figure(),
             layers=layers,
         )
+
+
+class _Reference:
+    """The float outputs of each sample: known already, or of the float file, loaded when first needed."""
+
+    def __init__(self, known: KeptOutputs, file: ModelFile) -> None:
+        self._known = known
+        self._file = file
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        return Loaded.open(self._file)
+
+    def outputs(
+        self, index: int, sample: Arrays, inputs: Sequence[TensorSpec]
+    ) -> Sequence[NDArray[np.float32]]:
+        return self._known.get(index) or self._loaded.run(sample, inputs)
 
 
 def _drift(graph: ir.Model, plan: Plan, samples: SampleSource, scratch: Path) -> tuple[LayerFigure, ...]:
