@@ -1,8 +1,8 @@
 """What a conversion costs: whole cold processes, edgeq against TFLiteConverter on 100 photographs.
 
-edgeq (recipe fast: plain min-max ranges, like the peer's) writes and verifies TFLite and ONNX; TFLiteConverter
-writes TFLite and verifies nothing. CPU seconds are user + system of the process and its children. ResNet-50 has random
-weights: the cost does not depend on them.
+Both take plain min-max ranges (edgeq's recipe `fast`). edgeq writes and verifies TFLite and ONNX;
+TFLiteConverter writes TFLite and verifies nothing. CPU seconds are user + system of the process and its
+children. ResNet-50 has random weights: the cost does not depend on them.
 """
 
 from __future__ import annotations
