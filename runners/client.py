@@ -19,7 +19,7 @@ T = TypeVar("T")
 NO_FOLDER, NO_PYTHON = 20, 21
 PREPARE = f"""
 root=${{1:-${{EDGEQ_HOME:-$HOME/.cache/edgeq}}}}
-mkdir -p "$root/blobs" "$root/runs" "$root/records" && touch "$root/run.lock" || exit {NO_FOLDER}
+mkdir -p "$root/blobs" "$root/runs" "$root/records" && touch "$root/blobs" || exit {NO_FOLDER}
 "$3" -c 'import sys; sys.exit(sys.version_info < (3, 8))' || exit {NO_PYTHON}
 cd "$root" || exit {NO_FOLDER}
 if [ -f "blobs/$2" ]; then echo there; else echo absent; fi

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from edgeq.errors import EdgeqError, RunError, StorageError, UsageError
 from edgeq.runners import store
 from edgeq.runners.client import PATIENCE_S, AgentClient
 from edgeq.runners.codec import CodecError, from_json, to_json
-from edgeq.runners.trace import PROTOCOL, Facts, Job, Trace
+from edgeq.runners.trace import PROTOCOL, Facts, Job, Status, Trace
 from edgeq.runners.transport import Progress, Transport
 
 T = TypeVar("T")
@@ -26,6 +26,14 @@ T = TypeVar("T")
 POLL_S = 1.0
 POLLS_PER_CHECK = 5
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class CutShortError(RunError):
+    """A run broke off on the device; `trace` is what it had observed, unfinished variants failed."""
+
+    def __init__(self, tried: str, *, where: str, hint: str, trace: Trace) -> None:
+        super().__init__(tried, where=where, hint=hint)
+        self.trace = trace
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class Session:
         """Runs a job under the lease and waits for its end. Ctrl-C stops it on the device.
 
         Raises:
-            RunError: the run was killed, timed out or broke. A variant that fails is told in the trace.
+            RunError: the run was killed, timed out or broke; a CutShortError holds what it had observed.
+                A variant that fails is told in the trace.
             LeaseError: this session does not hold the lease.
         """
         try:
@@ -185,7 +194,7 @@ class Session:
             if same % POLLS_PER_CHECK == 0:
                 state = self._client.call("status", job=job_id) if same or not text else json.loads(text)
                 if state["state"] == "done":
-                    return self._fetch(job_id)
+                    return self._fetch(job_id, "trace.json")
                 if state["state"] != "running":
                     raise self._failure(job_id, state)
                 if progress:
@@ -202,13 +211,17 @@ class Session:
     def _failure(self, job_id: str, state: Mapping[str, Any]) -> RunError:
         if state["state"] == "missing":
             return RunError(f"there is no job {job_id} on the device", where=self.where, hint="run it again")
-        hint = "run the same command again: nothing that was uploaded is lost"
-        return RunError(f"job {job_id} failed: {state['message']}", where=self.where, hint=hint)
+        told, hint = f"job {job_id} failed: {state['message']}", "run the same command again"
+        try:
+            trace = self._fetch(job_id, "partial.json")
+        except StorageError:  # it had not come far enough to leave one
+            return RunError(told, where=self.where, hint=hint)
+        return CutShortError(told, where=self.where, hint=hint, trace=_explained(trace, state["message"]))
 
-    def _fetch(self, job_id: str) -> Trace:
+    def _fetch(self, job_id: str, name: str) -> Trace:
         with TemporaryDirectory() as folder:
-            target = Path(folder) / "trace.json"
-            source = f"{self.root}/runs/{job_id}/trace.json"
+            target = Path(folder) / name
+            source = f"{self.root}/runs/{job_id}/{name}"
             self._client.retrying(lambda: self._transport.get(source, target))
             data = json.loads(target.read_bytes())
         if data.get("protocol") != PROTOCOL:
@@ -229,3 +242,12 @@ class Session:
             raise UsageError(
                 f"{name!r} is no name for a job or record: letters, digits, dot, dash, underscore"
             )
+
+
+def _explained(trace: Trace, reason: str) -> Trace:
+    """The trace of a run that broke off; a variant that it kept from its end fails for that reason."""
+    variants = (
+        replace(one, reason=reason) if one.status is Status.FAILED and not one.reason else one
+        for one in trace.variants
+    )
+    return replace(trace, variants=tuple(variants))

@@ -25,9 +25,6 @@ class Root:
         self.blobs = os.path.join(path, "blobs")
         self.runs = os.path.join(path, "runs")
         self.records = os.path.join(path, "records")
-        self.lease = os.path.join(path, "lease.json")
-        self.lease_lock = os.path.join(path, "lease.lock")
-        self.run_lock = os.path.join(path, "run.lock")
 
     def blob(self, digest: str) -> str:
         """Where the file with this SHA-256 is, or will be."""
@@ -52,12 +49,15 @@ def storage_errors() -> Iterator[None]:
         raise
 
 
-def write_json(path: str, value: Any) -> None:
-    """Writes a JSON file that appears whole or not at all."""
+def write_json(path: str, value: Any, durable: bool = False) -> None:
+    """Writes a JSON file that appears whole or not at all; a `durable` one survives a power cut."""
     part = "%s.%d.part" % (path, os.getpid())
     try:
         with open(part, "w", encoding="utf-8") as file:
             json.dump(value, file)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     except OSError:
         with contextlib.suppress(OSError):

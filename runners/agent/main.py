@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List
 
 from . import facts, lease, power
 from .files import Refused, Root, read_json, read_text, storage_errors, write_json
-from .run import PROTOCOL, State, supervise
+from .run import PARTIAL, PROTOCOL, State, supervise
 
 Json = Dict[str, Any]
 KEEP_S = 7 * 24 * 3600.0
@@ -52,6 +52,7 @@ def commit(root: Root, request: Json) -> Json:
         with open(part, "rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 found.update(block)
+            os.fsync(file.fileno())  # its name will vouch for it, after a power cut as well
     except FileNotFoundError:
         if os.path.exists(root.blob(digest)):
             return {}  # asked twice: the answer to the first was lost on the way
@@ -109,8 +110,7 @@ def start(root: Root, request: Json) -> Json:
         start_new_session=True,
         cwd=root.path,
     )
-    about = {"job": job["id"], "owner": request["owner"], "token": request["token"], "pid": process.pid}
-    lease.describe_run(handle, about)
+    lease.describe_run(handle, job["id"], request["owner"], request["token"], process.pid)
     return {}
 
 
@@ -120,15 +120,14 @@ def _run_lock(root: Root) -> int:
         if handle is not None:
             return handle
         time.sleep(0.05)
-    raise Refused("lease", "another run is still going on: %s" % lease.run_holder(root))
+    living = lease.own_run(root) or {}
+    raise Refused("lease", "a run of %s (%s) is still going on" % (living.get("owner"), living.get("job")))
 
 
 def status(root: Root, request: Json) -> Json:
     """How a run stands: running, done, failed with a message, or missing."""
     folder = root.run(request["job"])
-    living = lease.run_holder(
-        root
-    )  # asked before the state is read, so that an end in between is seen as such
+    living = lease.own_run(root)  # asked before the state is read, so that an end in between is seen as such
     state = read_json(os.path.join(folder, "state.json"))
     if not state:
         return {"state": "missing"}
@@ -140,11 +139,13 @@ def status(root: Root, request: Json) -> Json:
 
 def stop(root: Root, request: Json) -> Json:
     """Kills a living run with all its processes."""
-    living = lease.run_holder(root)
+    living = lease.own_run(root)
     if living and living.get("job") == request["job"]:
         State(root.run(request["job"])).end("failed", "the run was stopped")
         with contextlib.suppress(ProcessLookupError):
             os.killpg(living["pid"], signal.SIGKILL)
+        with contextlib.suppress(OSError):  # what was stopped on purpose leaves no part of a result
+            os.remove(os.path.join(root.run(request["job"]), PARTIAL))
     return {}
 
 

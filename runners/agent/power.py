@@ -64,11 +64,16 @@ class Sampler:
         self._thread.join()
         for meter in self._meters:
             meter.close()
+        return self.series()
+
+    def series(self) -> List[Dict[str, Any]]:
+        """What has been read so far, like `stop`."""
         found = []
         for meter, rails in zip(self._meters, self._series):
             for rail, (times, values) in zip(meter.rails, rails):
-                if times:
-                    found.append(_series(meter, rail, times, values))
+                count = len(values)  # the thread may be between a time and its value
+                if count:
+                    found.append(_series(meter, rail, times[:count], values[:count]))
         return found
 
     def _run(self) -> None:

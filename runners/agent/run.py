@@ -6,24 +6,23 @@ The trace it leaves has the shape of `Trace` in the host's protocol.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from . import facts, power
+from .engine_process import Child, VariantFailed
 from .files import Root, read_json, write_json
 
 PROTOCOL = 1
 PROFILED_INFERENCES = 50
+COUNTED_INFERENCES = 5
 WARM_UP_LIMIT_S = 20.0
 STATE_INTERVAL_S = 0.4
-CHATTER = ("INFO", "WARNING", "W0000", "I0000")
-"""How lines begin that LiteRT writes to standard error whether or not anything is wrong."""
+PARTIAL = "partial.json"
+"""The trace so far; variants that are not finished are failed in it, without a reason."""
 
 
 class State:
@@ -43,80 +42,14 @@ class State:
 
     def end(self, state: str, message: str = "") -> None:
         """The end: done or failed. Only the first end counts."""
-        self._write({"state": state, "message": message})
+        self._write({"state": state, "message": message}, durable=True)
         self._ended = True
 
-    def _write(self, value: Dict[str, Any]) -> None:
+    def _write(self, value: Dict[str, Any], durable: bool = False) -> None:
         with self._lock:
             if not self._ended:
-                write_json(self._path, value)
+                write_json(self._path, value, durable)
                 self._written_s = time.monotonic()
-
-
-class VariantFailed(Exception):
-    """A variant cannot go on; the text is the reason the user reads."""
-
-
-class Child:
-    """The host side of one engine process."""
-
-    def __init__(self, variant: Mapping[str, Any], log: str) -> None:
-        self._log = log
-        isolated = (
-            ["-S", "-E"] if variant["library"] else []
-        )  # a wheel needs site-packages, a library does not
-        command = [sys.executable, *isolated, sys.argv[0], "engine"]
-        with open(log, "ab") as errors:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-            )
-
-    def ask(
-        self, do: str, progress: Optional[Callable[[int, int], None]] = None, **request: Any
-    ) -> Dict[str, Any]:
-        """One request and its reply; VariantFailed carries the refusal or the signal that ended it."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write((json.dumps(dict(request, do=do)) + "\n").encode())
-            stdin.flush()
-        except BrokenPipeError:
-            raise VariantFailed(self._fate()) from None
-        for line in stdout:
-            message = json.loads(line)
-            if "error" in message:
-                raise VariantFailed(message["error"] + self._tail())
-            if "reply" in message:
-                reply: Dict[str, Any] = message["reply"]
-                return reply
-            if progress:
-                progress(message["done"], message["total"])
-        raise VariantFailed(self._fate())
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _fate(self) -> str:
-        code = self._process.wait()
-        if code >= 0:
-            return "the engine process ended with code %d%s" % (code, self._tail())
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = "signal %d" % -code
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return "the engine process was ended by %s%s%s" % (name, hint, self._tail())
-
-    def _tail(self) -> str:
-        try:
-            with open(self._log, encoding="utf-8", errors="replace") as file:
-                lines = [line.strip() for line in file if line.strip() and not line.startswith(CHATTER)]
-        except OSError:
-            return ""
-        return " [%s]" % " | ".join(lines[-3:])[:600] if lines else ""
 
 
 class Run:
@@ -130,14 +63,17 @@ class Run:
             variant["name"]: {"name": variant["name"], "status": "done", "reason": ""}
             for variant in self._job["variants"]
         }
+        self._unfinished = set(self._traces)
         self._snapshots: List[Dict[str, Any]] = []
         self._idle: List[Dict[str, int]] = []
+        self._started = time.time()
+        self._facts = dict(facts.probe(root.path), power_sources=power.describe(facts.sysfs()))
 
     def execute(self) -> Dict[str, Any]:
         """All phases in order; a failing variant leaves the others alone."""
-        started = time.time()
-        meters, missing = power.find(facts.sysfs(), self._job["power"]) if self._job["power"] else ([], {})
-        sampler = power.Sampler(meters)
+        wanted = self._job["power"]
+        meters, self._missing = power.find(facts.sysfs(), wanted) if wanted else ([], {})
+        self._sampler = sampler = power.Sampler(meters)
         if meters:
             sampler.start()
         try:
@@ -150,21 +86,37 @@ class Run:
             self._rest(bool(meters))
             self._snapshot()
         finally:
-            series = sampler.stop() if meters else []
+            if meters:
+                sampler.stop()
             self._finish_children()
+        self._keep()
         self._profile()
+        return self._told()
+
+    def _told(self) -> Dict[str, Any]:
+        """What has been observed so far, in the shape of `Trace`."""
         return {
             "job": self._job["id"],
-            "facts": dict(facts.probe(self._root.path), power_sources=power.describe(facts.sysfs())),
-            "started_unix_s": started,
+            "facts": self._facts,
+            "started_unix_s": self._started,
             "variants": list(self._traces.values()),
             "snapshots": self._snapshots,
             "affinity": facts.affinity(),
             "idle": self._idle,
-            "power": series,
-            "power_unavailable": missing,
+            "power": self._sampler.series(),
+            "power_unavailable": self._missing,
             "protocol": PROTOCOL,
         }
+
+    def _keep(self) -> None:
+        """Writes down what is there, between measurements: what is left of a run that is killed."""
+        told = self._told()
+        told["variants"] = [
+            dict(trace, status="failed") if trace["name"] in self._unfinished else trace
+            for trace in told["variants"]
+        ]
+        with contextlib.suppress(OSError):  # a disk that is full right now need not end the run
+            write_json(os.path.join(self._folder, PARTIAL), told)
 
     def _load(self) -> None:
         variants = self._job["variants"]
@@ -207,6 +159,9 @@ class Run:
             for place, name in enumerate(names):
                 self._state.tell("measuring " + name, index * len(names) + place, rounds * len(names))
                 self._window(name, timing)
+            self._keep()
+        for name in names:
+            self._traces[name].update(self._ask(name, "count", inferences=COUNTED_INFERENCES) or {})
 
     def _window(self, name: str, timing: Mapping[str, Any]) -> None:
         rounds = timing["rounds"]
@@ -234,8 +189,11 @@ class Run:
                 self._state.tell(stage, done, total)
 
             self._traces[name].update(self._ask(name, "outputs", prefix=prefix, progress=progress) or {})
+            self._unfinished.discard(name)
+            self._keep()
 
     def _finish_children(self) -> None:
+        self._unfinished.clear()
         for name in list(self._children):
             self._traces[name].update(self._ask(name, "memory") or {})
             if name in self._children:
@@ -286,7 +244,7 @@ def supervise(root: Root, folder: str) -> int:
     watchdog.daemon = True
     watchdog.start()
     try:
-        write_json(os.path.join(folder, "trace.json"), Run(root, folder, state).execute())
+        write_json(os.path.join(folder, "trace.json"), Run(root, folder, state).execute(), durable=True)
         state.end("done")
     except Exception as error:
         state.end("failed", "%s: %s" % (type(error).__name__, error))

@@ -110,7 +110,8 @@ def start_sshd(folder: Path, port: int | None = None, key: Path | None = None, e
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
         f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\nLogLevel ERROR\n"
-        f"SetEnv PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin HOME={folder}/home\n"
+        f"SetEnv PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin HOME={folder}/home "
+        f"EDGEQ_LEASES={folder}/leases\n"
         f"Subsystem sftp internal-sftp\n{extra}"
     )
     if os.getuid() == 0:  # privilege separation wants this folder, which only an init script makes

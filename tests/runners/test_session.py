@@ -226,7 +226,7 @@ def test_a_killed_agent_is_an_error_and_a_retry_succeeds(
 
 
 def running(folder: Path) -> dict[str, int]:
-    found: dict[str, int] = json.loads((folder / "device" / "run.lock").read_text())
+    found: dict[str, int] = json.loads((folder / "device" / "leases" / f"run-{os.getuid()}").read_text())
     return found
 
 
