@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,19 +65,52 @@ class TfliteExecutable:
     """A model in LiteRT with XNNPACK, as a phone or a board runs it."""
 
     def __init__(self, model: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        try:
-            self._interpreter = Interpreter(str(model), num_threads=THREADS)
-            self._interpreter.allocate_tensors()
-            self._runner = self._interpreter.get_signature_runner()
-        except (ValueError, RuntimeError) as error:
-            raise ModelError(f"LiteRT does not load this model: {error}", where=str(model)) from error
+        self._interpreter = load_tflite(model)
+        self._runner = self._interpreter.get_signature_runner()
 
     def run(self, sample: Arrays) -> Arrays:
         """One inference."""
         outputs: Arrays = self._runner(**sample)
         return outputs
+
+
+def load_tflite(model: Path) -> Any:
+    """A LiteRT interpreter with its defaults, tensors allocated; its INFO lines stay off stderr.
+
+    Raises:
+        ModelError: LiteRT does not load the file.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        with _without_chatter():
+            interpreter = Interpreter(str(model), num_threads=THREADS)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"LiteRT does not load this model: {error}", where=str(model)) from error
+    return interpreter
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Holds back what is written to stderr meanwhile, then hands on all but the lines of severity INFO.
+
+    LiteRT logs to file descriptor 2 by itself, and its Python package has no way to set the severity.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:  # a process without stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if not line.startswith(b"INFO: ")))
 
 
 def feed(sample: Arrays, given: TensorSpec, wanted: TensorSpec) -> NDArray[Any]:

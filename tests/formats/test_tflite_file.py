@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -241,6 +244,27 @@ def test_damaged_files_are_errors(tmp_path: Path) -> None:
         tflite.count_operators(tmp_path / "absent.tflite")
     with pytest.raises(ModelError, match="does not load"):
         tflite.delegated(tmp_path / "text.tflite")
+
+
+def test_loading_says_nothing_on_stderr(written: Path) -> None:
+    script = "import sys; from pathlib import Path; from edgeq.formats import tflite\n"
+    script += "assert tflite.delegated(Path(sys.argv[1])).partitions == 1"
+    command = [sys.executable, "-c", script, str(written)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == ""
+
+
+def test_what_the_runtime_complains_of_is_not_hidden(
+    written: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        os.write(2, b"INFO: delegate made\nWARNING: odd\nERROR: op 7\n")
+        raise ValueError("no")
+
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", refuse)
+    with pytest.raises(ModelError, match="does not load"):
+        tflite.delegated(written)
+    assert capfd.readouterr().err == "WARNING: odd\nERROR: op 7\n"
 
 
 def test_the_argument_stays_as_it_is(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeq.errors import ModelError
+from edgeq.execution import load_tflite
 
 _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
 _FLOAT32 = 0
@@ -94,13 +95,7 @@ def delegated(path: Path) -> Delegation:
     Raises:
         ModelError: LiteRT does not load the file.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(str(path), num_threads=1)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(f"LiteRT does not load this model: {error}", where=str(path)) from error
+    interpreter = load_tflite(path)
     listed = interpreter._get_ops_details()
     steps = [step for step in listed if step["op_name"] != "DELEGATE"]
     maker = {int(tensor): index for index, step in enumerate(steps) for tensor in step["outputs"]}
