@@ -143,9 +143,16 @@ def _noise(spec: TensorSpec, artifact: Artifact) -> bytes:
 
 def _write(path: Path, parts: Iterable[bytes], advance: Callable[[], None] = lambda: None) -> Blob:
     digest = hashlib.sha256()
-    with path.open("wb") as stream:
-        for part in parts:
-            stream.write(part)
-            digest.update(part)
-            advance()
+    try:
+        with path.open("wb") as stream:
+            for part in parts:
+                stream.write(part)
+                digest.update(part)
+                advance()
+    except OSError as error:
+        raise UsageError(
+            f"cannot pack samples on this machine: {error.strerror or error}",
+            where=str(path.parent),
+            hint="free some space there, or set TMPDIR to a folder on another disk",
+        ) from error
     return Blob(path, digest.hexdigest())
