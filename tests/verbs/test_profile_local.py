@@ -135,8 +135,8 @@ def test_a_damaged_library_fails_one_engine_only(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that no library fits leaves the other one running, with a finding."""
-    from edgeq import installation
     from edgeq.errors import DeviceError
+    from edgeq.ondevice import installation
     from edgeq.runners.trace import EngineKind
 
     real = installation.library_for
