@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeq.errors import BudgetError, UsageError
-from edgeq.measure.figures import EnergyFigure, Interval, SpeedUpFigure, VariantFigures
+from edgeq.measure.figures import CostFigure, EnergyFigure, Interval, SpeedUpFigure, VariantFigures
 from edgeq.measure.latency import speed_up
 from edgeq.runners.trace import VariantTrace
 from edgeq.runs import Run, load_run
@@ -21,11 +21,13 @@ class Gates:
         max_slowdown: p90 / the baseline's p90; counts when the change is decided (its interval excludes 1).
         max_accuracy_drop: of top-1, or of the agreement with float without labels; 0.01 is one point.
         max_energy_increase: gross energy now / energy of the baseline.
+        max_instructions_increase: instructions per inference now / of the baseline.
     """
 
     max_slowdown: float | None = None
     max_accuracy_drop: float | None = None
     max_energy_increase: float | None = None
+    max_instructions_increase: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Change:
         slowdown: p90 / baseline p90; above 1 it got slower. `decided`: its interval excludes 1.
         accuracy_change: of top-1, or of the agreement where there are no labels, as a share.
         energy_ratio: gross energy per inference / the baseline's.
+        instructions_ratio: instructions per inference / the baseline's.
         size_ratio: model bytes / the baseline's.
     """
 
@@ -46,6 +49,7 @@ class Change:
     decided: bool
     accuracy_change: float | None
     energy_ratio: float | None
+    instructions_ratio: float | None
     size_ratio: float
 
 
@@ -118,6 +122,7 @@ def _change(run: str, before: VariantFigures, now: VariantFigures, speed: SpeedU
         decided=speed.decided if speed else False,
         accuracy_change=_accuracy_change(before, now),
         energy_ratio=_energy_ratio(before, now),
+        instructions_ratio=_instructions_ratio(before, now),
         size_ratio=now.model_bytes / before.model_bytes,
     )
 
@@ -142,6 +147,12 @@ def _accuracy_change(before: VariantFigures, now: VariantFigures) -> float | Non
 def _energy_ratio(before: VariantFigures, now: VariantFigures) -> float | None:
     if isinstance(before.energy, EnergyFigure) and isinstance(now.energy, EnergyFigure):
         return now.energy.gross_mj / before.energy.gross_mj
+    return None
+
+
+def _instructions_ratio(before: VariantFigures, now: VariantFigures) -> float | None:
+    if isinstance(before.cost, CostFigure) and isinstance(now.cost, CostFigure):
+        return now.cost.instructions_per_inference / before.cost.instructions_per_inference
     return None
 
 
@@ -170,6 +181,9 @@ def _missed(change: Change, gates: Gates) -> list[str]:
         told.append(f"{name}: accuracy fell by {_drop(change):.2%}, {gates.max_accuracy_drop:.2%} allowed")
     if _exceeds(change.energy_ratio, gates.max_energy_increase):
         told.append(f"{name}: {change.energy_ratio:.3g} × the energy, {gates.max_energy_increase:g} allowed")
+    if _exceeds(change.instructions_ratio, gates.max_instructions_increase):
+        allowed = f"{gates.max_instructions_increase:g} allowed"
+        told.append(f"{name}: {change.instructions_ratio:.4g} × the instructions, {allowed}")
     return told
 
 

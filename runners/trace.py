@@ -174,6 +174,8 @@ class VariantTrace:
         warm_up_ns: the inferences until latency was steady, not part of latency_ns.
         latency_ns: the runtime's call alone, window after window.
         peak_memory_bytes: peak resident memory of the engine's process.
+        instructions: user-space instructions of single inferences, all threads of the runtime together;
+            a cost, no latency. instructions_unavailable: why there are none.
     """
 
     name: str
@@ -188,6 +190,8 @@ class VariantTrace:
     peak_memory_bytes: int | None = None
     outputs: tuple[OutputBlob, ...] = ()
     ops: tuple[OpTime, ...] = ()
+    instructions: tuple[int, ...] = ()
+    instructions_unavailable: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ class PowerSeries:
     """Readings of one rail: watts, or joules of a counter, with the device's timestamps.
 
     Attributes:
-        source: "hwmon", "iio", "power_supply", "powercap", "vcgencmd", …
+        source: "hwmon", "iio", "power_supply", "powercap", "vcgencmd", "powermetrics".
         rail: the rail's own name.
         unit: "W" (instantaneous or averaged power) or "J" (cumulative energy).
         times_ns, values: equally long.

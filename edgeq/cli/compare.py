@@ -37,6 +37,12 @@ _EXAMPLES = (
 @click.option(
     "--max-energy-increase", type=float, metavar="FACTOR", help="Energy may be this much of the first run's."
 )
+@click.option(
+    "--max-instructions-increase",
+    type=float,
+    metavar="FACTOR",
+    help="Instructions per inference may be this much of the first run's; they repeat, time does not.",
+)
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -44,12 +50,13 @@ def compare(
     max_slowdown: float | None,
     max_accuracy_drop: float | None,
     max_energy_increase: float | None,
+    max_instructions_increase: float | None,
     as_json: bool,
 ) -> None:
     """Compare each RUN with the first one, variant by variant; a missed gate ends with exit code 8."""
     import edgeq
 
-    gates = edgeq.Gates(max_slowdown, max_accuracy_drop, max_energy_increase)
+    gates = edgeq.Gates(max_slowdown, max_accuracy_drop, max_energy_increase, max_instructions_increase)
     comparison = edgeq.compare(runs, gates=gates)
     if not as_json:
         show(_document(comparison, gated=gates != edgeq.Gates()), brief=False)
@@ -66,9 +73,11 @@ def compare(
 def _document(comparison: Comparison, *, gated: bool) -> Document:
     from edgeq.report.document import Document, Items, Section, Table, Tone, Verdict, columns
 
-    heads = columns("Run", "Variant", ">p90", ">95 %", ">Accuracy", ">Energy", ">Size", "Verdict")
+    heads = columns(
+        "Run", "Variant", ">p90", ">95 %", ">Accuracy", ">Energy", ">Instructions", ">Size", "Verdict"
+    )
     rows = tuple(_row(change) for change in comparison.changes)
-    caption = "p90, energy and size as factors of the first run's; accuracy in points."
+    caption = "p90, energy, instructions and size as factors of the first run's; accuracy in points."
     sections = [Section("Changes", (Table(heads, rows, caption),))]
     if comparison.findings:
         sections.append(Section("What to know", (Items(comparison.findings, Tone.WARN),)))
@@ -90,6 +99,7 @@ def _row(change: Change) -> tuple[Cell, ...]:
         Cell(interval(within.low, within.high, ratio) if within else DASH),
         number(maybe(change.accuracy_change, points), change.accuracy_change),
         number(maybe(change.energy_ratio, ratio), change.energy_ratio),
+        number(maybe(change.instructions_ratio, ratio), change.instructions_ratio),
         number(ratio(change.size_ratio), change.size_ratio),
         _judged(change),
     )
@@ -99,7 +109,8 @@ def _judged(change: Change) -> Cell:
     from edgeq.report.document import Cell, Tone
 
     if change.slowdown is None:
-        return Cell("not comparable", tone=Tone.MUTED)
+        counted = change.instructions_ratio is not None
+        return Cell("by instructions alone" if counted else "not comparable", tone=Tone.MUTED)
     if not change.decided:
         return Cell("no decided change", tone=Tone.MUTED)
     return Cell("slower", tone=Tone.BAD) if change.slowdown > 1 else Cell("faster", tone=Tone.GOOD)

@@ -130,6 +130,23 @@ class Unavailable:
 
 
 @dataclass(frozen=True)
+class CostFigure:
+    """User-space instructions of one inference, which repeat where time does not. No latency.
+
+    Attributes:
+        instructions_per_inference: the median over `inferences` counted ones; one inference is one call of
+            the runtime, whatever its batch.
+        spread: (most − fewest) / median.
+        findings: what weakens the figure, in sentences.
+    """
+
+    instructions_per_inference: float
+    spread: float
+    inferences: int
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AccuracyFigure:
     """Outputs of one variant over all samples, against labels and the float variant of the same engine.
 
@@ -201,6 +218,8 @@ class VariantFigures:
     latency: LatencyFigure | None = None
     energy: EnergyFigure | Unavailable | None = None
     """None when power was not asked for."""
+    cost: CostFigure | Unavailable | None = None
+    """None when nothing was timed."""
     accuracy: AccuracyFigure | None = None
     ops: tuple[OpFigure, ...] = ()
     roofline: RooflineFigure | None = None

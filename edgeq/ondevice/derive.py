@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from edgeq.devices.profile import DeviceProfile
 from edgeq.figures import Precision
 from edgeq.measure.accuracy import accuracy, dequantise
+from edgeq.measure.cost import cost
 from edgeq.measure.energy import energy
 from edgeq.measure.environment import environment
 from edgeq.measure.figures import (
     AccuracyFigure,
+    CostFigure,
     EnergyFigure,
     RooflineFigure,
     RunFigures,
@@ -159,6 +161,7 @@ def _variant(
         peak_memory_bytes=seen.peak_memory_bytes,
         latency=latency(seen),
         energy=_energy(subject, trace, seen),
+        cost=cost(seen.instructions, seen.instructions_unavailable),
         accuracy=accuracies.get(seen.name),
         ops=operators(seen.ops),
         roofline=_roofline(subject, one, seen),
@@ -197,6 +200,7 @@ def _warnings(subject: Subject, variants: Sequence[VariantFigures]) -> tuple[str
     if measured and not all(figure.quotable for _, figure in measured):
         told.append("a quick look: quotable figures need 1024 inferences and 60 s (--full)")
     for one in variants:
-        if isinstance(one.energy, EnergyFigure):
-            told += [f"{one.name}: {finding}" for finding in one.energy.findings]
+        for figure in (one.energy, one.cost):
+            if isinstance(figure, (EnergyFigure, CostFigure)):
+                told += [f"{one.name}: {finding}" for finding in figure.findings]
     return tuple(dict.fromkeys(told))

@@ -21,7 +21,7 @@ from edgeq.report.document import (
     number,
 )
 from edgeq.report.power import power_blocks
-from edgeq.report.timing import NOT_LATENCY, distributions, latencies, loading, operators, roofline
+from edgeq.report.timing import NOT_LATENCY, costs, distributions, latencies, loading, operators, roofline
 from edgeq.report.units import (
     DASH,
     count,
@@ -50,6 +50,7 @@ def document(figures: RunFigures, *, run_id: str = "") -> Document:
         Section("Latency", latencies(figures)),
         Section("Accuracy on the device", _accuracy(figures)),
         Section("Energy", power_blocks(figures)),
+        Section("Instructions", costs(figures), detail=figures.latency_valid),
         Section("What to know", _caveats(figures)),
         Section("Loading and memory", loading(figures), detail=True),
         Section("Distribution of latencies", distributions(figures), detail=True),

@@ -33,7 +33,14 @@ from edgeq.report.units import (
 )
 
 if TYPE_CHECKING:
-    from edgeq.measure.figures import LatencyFigure, OpFigure, RunFigures, SpeedUpFigure, VariantFigures
+    from edgeq.measure.figures import (
+        CostFigure,
+        LatencyFigure,
+        OpFigure,
+        RunFigures,
+        SpeedUpFigure,
+        VariantFigures,
+    )
 
 NOT_LATENCY = "Times on an emulated device are no latency: they tell nothing about real hardware."
 
@@ -104,6 +111,35 @@ def _bar(name: str, latency: LatencyFigure) -> Bar:
     segment = Segment("p90", latency.p90_ns, duration(latency.p90_ns))
     return Bar(
         name, (segment,), duration(latency.p90_ns), (latency.p90_interval.low, latency.p90_interval.high)
+    )
+
+
+def costs(figures: RunFigures) -> tuple[Block, ...]:
+    """Instructions per inference, or why they could not be counted; nothing where nothing was timed."""
+    from edgeq.measure.figures import CostFigure, Unavailable
+
+    known = [(v.name, v.cost) for v in figures.variants if isinstance(v.cost, CostFigure)]
+    unknown = [v.cost for v in figures.variants if isinstance(v.cost, Unavailable)]
+    reasons = sorted({why for figure in unknown for why in figure.reasons.values()})
+    blocks: list[Block] = []
+    if known:
+        heads = columns("Variant", ">Instructions per inference", ">Spread", ">+Counted")
+        caption = (
+            "User-space instructions of all threads. They repeat where time does not, and are no latency."
+        )
+        blocks.append(Table(heads, tuple(_cost_row(name, figure) for name, figure in known), caption))
+    blocks += [Note(f"Instructions were not counted: {why}.", Tone.MUTED) for why in reasons]
+    return tuple(blocks)
+
+
+def _cost_row(name: str, figure: CostFigure) -> tuple[Cell, ...]:
+    return (
+        Cell(name),
+        number(
+            significant(figure.instructions_per_inference / 1e6, 4) + " M", figure.instructions_per_inference
+        ),
+        number(percent(figure.spread), figure.spread),
+        number(count(figure.inferences), figure.inferences),
     )
 
 

@@ -12,11 +12,12 @@ import os
 import resource
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Union
 
 from . import engines
 from .feeds import Feed
 from .files import read_text
+from .perf import Counter, NoCounter
 
 Reply = Dict[str, Any]
 PROGRESS_NS = 500_000_000
@@ -32,6 +33,7 @@ class Worker:
         """Loads the runtime and the model, binds the first samples and runs the first inference."""
         variant, blobs = request["variant"], request["blobs"]
         library = variant["library"] and os.path.join(blobs, variant["library"])
+        self._counter = _counter()  # before the runtime starts threads, so that it counts them too
         start = time.monotonic_ns()
         self._engine = engines.load(
             variant["engine"],
@@ -58,6 +60,20 @@ class Worker:
         start = time.monotonic_ns()
         taken = engines.measure(self._engine, request["inferences"], request["seconds"], request["limit_s"])
         return {"latency_ns": taken, "start_ns": start, "end_ns": time.monotonic_ns()}
+
+    def count(self, request: Mapping[str, Any]) -> Reply:
+        """Instructions of each of a number of inferences, or why they cannot be counted."""
+        if isinstance(self._counter, str):
+            return {"instructions_unavailable": self._counter}
+        found = []
+        try:
+            for _ in range(request["inferences"]):
+                self._counter.start()
+                self._engine.invoke()
+                found.append(self._counter.stop())
+        except NoCounter as error:
+            return {"instructions_unavailable": str(error)}
+        return {"instructions": found}
 
     def outputs(self, request: Mapping[str, Any]) -> Reply:
         """Runs every sample and stores the raw outputs, one file per model output, named by digest."""
@@ -138,6 +154,14 @@ class Worker:
             digest.update(part)
             shapes.append(list(shape[1:] if batched else shape))
         return shapes
+
+
+def _counter() -> Union[Counter, str]:
+    """A counter of instructions, or why there is none."""
+    try:
+        return Counter()
+    except NoCounter as error:
+        return str(error)
 
 
 def serve() -> int:

@@ -50,7 +50,7 @@ def probe(root: str) -> Dict[str, Any]:
     libc = _libc()
     return {
         "hostname": name.nodename,
-        "machine": _machine(name.machine),
+        "machine": machine(),
         "system": _system(libc),
         "kernel": name.release,
         "libc": libc,
@@ -108,8 +108,9 @@ def throttled() -> Optional[bool]:
     return any(known) if known else None
 
 
-def _machine(uname: str) -> str:
-    # A 64-bit kernel may carry a 32-bit userland (Raspberry Pi OS): what counts is what a library must be.
+def machine() -> str:
+    """What a library must be built for: a 64-bit kernel may carry a 32-bit userland (Raspberry Pi OS)."""
+    uname = os.uname().machine
     narrow = struct.calcsize("P") == 4
     return {"aarch64": "armv7l", "x86_64": "i686"}.get(uname, uname) if narrow else uname
 

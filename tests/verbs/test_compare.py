@@ -42,14 +42,22 @@ def store() -> Callable[..., str]:
     """Stores a made-up run: float at 3 ms, INT8 at 1 ms times `scale`; returns its id."""
     count = 0
 
-    def make(scale: float = 1.0, top1: float | None = None, profile: DeviceProfile | None = None) -> str:
+    def make(
+        scale: float = 1.0,
+        top1: float | None = None,
+        profile: DeviceProfile | None = None,
+        instructions: int | None = None,
+    ) -> str:
         nonlocal count
         count += 1
         planned = tuple(
             plan_variant(_file(precision), None, (), threads=1, batch=1)
             for precision in (Precision.INT8, Precision.FLOAT32)
         )
-        traces = (_variant("int8.onnx", scale, count), _variant("float.onnx", 3.0, 100 + count))
+        integer = _variant("int8.onnx", scale, count)
+        if instructions is not None:
+            integer = replace(integer, instructions=(instructions,) * 5)
+        traces = (integer, _variant("float.onnx", 3.0, 100 + count))
         trace = Trace(f"job-{count}", FACTS, 0.0, traces)
         kind = profile or load_profile("raspberry-pi-5")
         figures = derive(Subject("m", "board", kind, planned, macs=300_000_000), trace, lambda _: b"")
@@ -93,6 +101,17 @@ def test_gates(store: Callable[..., str]) -> None:
         missed.enforce()
     assert caught.value.exit_code == 8
     edgeq.compare(runs[::-1], gates=Gates(max_slowdown=1.0, max_accuracy_drop=0.0)).enforce()
+
+
+def test_instructions_are_gated_where_time_is_no_latency(store: Callable[..., str]) -> None:
+    emulated = replace(load_profile("raspberry-pi-5"), emulated=True)
+    runs = [store(profile=emulated, instructions=m * 10**6) for m in (100, 104)] + [store(profile=emulated)]
+    changes = {change.run: change for change in edgeq.compare(runs).changes if change.variant == "int8.onnx"}
+    assert changes[runs[1]].instructions_ratio == pytest.approx(1.04)
+    assert changes[runs[2]].instructions_ratio is None
+    edgeq.compare(runs, gates=Gates(max_instructions_increase=1.04)).enforce()
+    with pytest.raises(BudgetError, match=r"int8\.onnx: 1\.04 × the instructions, 1\.02 allowed"):
+        edgeq.compare(runs, gates=Gates(max_instructions_increase=1.02)).enforce()
 
 
 def test_an_undecided_change_misses_no_gate(store: Callable[..., str]) -> None:

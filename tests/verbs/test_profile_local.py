@@ -12,7 +12,7 @@ import edgeq
 from edgeq.deployment import deployments
 from edgeq.devices.check import Severity
 from edgeq.errors import DataError, ModelError, UsageError
-from edgeq.measure.figures import EnergyFigure, RunFigures, Unavailable
+from edgeq.measure.figures import CostFigure, EnergyFigure, RunFigures, Unavailable
 from edgeq.records import to_plain
 from edgeq.runners.trace import Status
 
@@ -52,6 +52,11 @@ def test_profile_measures_what_was_deployed(artifact: Path, data: Path) -> None:
         assert variant.ops
         assert isinstance(variant.energy, Unavailable)
         assert {"hwmon", "powercap"} <= set(variant.energy.reasons)
+        if isinstance(variant.cost, CostFigure):
+            assert variant.cost.instructions_per_inference > 10_000
+        else:  # most virtual machines
+            assert variant.cost is not None
+            assert variant.cost.reasons["perf events"]
     assert {(one.variant, one.baseline) for one in figures.speed_ups} == {
         ("int8.tflite", "float.tflite"),
         ("int8.onnx", "float.onnx"),
