@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from edgeq.errors import DataError, ModelError
 from edgeq.quantize.assign import observed_values
 from edgeq.quantize.plan import Calibrated
 from edgeq.quantize.prepare import prepare
-from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.recipe import RangeMethod, Recipe
 from edgeq.quantize.sketch import Sketch
-from edgeq.quantize.statistics import Statistics
+from edgeq.quantize.statistics import Interval, Statistics
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -42,31 +42,85 @@ def calibrate(
     """
     model = prepare(graph)
     names = observed_values(graph, recipe)
+    kind = _Extremes if recipe.ranges is RangeMethod.MIN_MAX else _Sketches
+    observer: _Extremes | _Sketches = kind(model, names)
     inputs = {value.name or "": value for value in model.graph.inputs}
     outputs = [value.name or "" for value in model.graph.outputs]
-    fetched = list(dict.fromkeys(name for name in (*names, *outputs) if name not in inputs))
-    session = _session(model, fetched)
-    sketches: dict[str, Sketch] = {}
+    session, fetched = _session(model, dict.fromkeys((*observer.fetched, *outputs)))
     count = 0
     for count, sample in enumerate(samples, start=1):
         feed = {name: _checked(sample, value, count - 1) for name, value in inputs.items()}
         seen = feed | dict(zip(fetched, session.run(fetched, feed), strict=True))
-        for name in names:
-            sketches[name] = _merged(sketches.get(name), seen[name], name, count - 1)
+        observer.add(seen, count - 1)
         if on_outputs is not None:
             on_outputs([seen[name] for name in outputs])
     if count == 0:
         raise DataError("the calibration set is empty", hint="give at least one sample, better a hundred")
-    return Statistics(sketches, count, Calibrated.DATA)
+    return Statistics(observer.values, count, Calibrated.DATA)
 
 
-def _session(model: ir.Model, fetched: list[str]) -> Any:
-    """A float session whose outputs are exactly the fetched values."""
+class _Sketches:
+    """Observes every value of a tensor."""
+
+    def __init__(self, _: ir.Model, names: Sequence[str]) -> None:
+        self.fetched = tuple(names)
+        self.values: dict[str, Sketch] = {}
+
+    def add(self, seen: Arrays, index: int) -> None:
+        """One sample: name → array."""
+        for name in self.fetched:
+            low, high = _finite(float(seen[name].min()), float(seen[name].max()), name, index)
+            so_far = self.values.get(name)
+            if so_far is None:
+                self.values[name] = Sketch.of(seen[name], low, high)
+            else:
+                self.values[name] = so_far.merge(Sketch.of(seen[name], low, high, so_far.exponent))
+
+
+class _Extremes:
+    """Observes the least and the greatest value, found by the runtime itself: nothing large is fetched."""
+
+    def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
+        found = {value.name: value for value in _values(model)}
+        self.values: dict[str, Interval] = {}
+        self._ends = {
+            name: (_reduced(model, found[name], "ReduceMin"), _reduced(model, found[name], "ReduceMax"))
+            for name in names
+        }
+        self.fetched = tuple(end for ends in self._ends.values() for end in ends)
+
+    def add(self, seen: Arrays, index: int) -> None:
+        """One sample: name → array."""
+        for name, (least, greatest) in self._ends.items():
+            low, high = _finite(float(seen[least]), float(seen[greatest]), name, index)
+            so_far = self.values.get(name, Interval(low, high))
+            self.values[name] = Interval(min(low, so_far.low), max(high, so_far.high))
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _reduced(model: ir.Model, value: ir.Value, op_type: str) -> str:
+    """Adds the reduction of a value to one number; returns its name."""
+    name = f"{value.name}/{op_type}"
+    node = ir.node(op_type, [value], {"keepdims": 0}, name=name)
+    result = node.outputs[0]
+    result.name, result.shape, result.dtype = name, ir.Shape([]), ir.DataType.FLOAT
+    model.graph.append(node)
+    return name
+
+
+def _session(model: ir.Model, fetched: Iterable[str]) -> tuple[Any, list[str]]:
+    """A float session whose outputs are the fetched values, as far as they are no inputs; and their names."""
     import onnxruntime as ort
 
     values = {value.name: value for node in model.graph for value in node.outputs}
+    names = [name for name in fetched if name in values]
     model.graph.outputs.clear()
-    model.graph.outputs.extend(values[name] for name in fetched)
+    model.graph.outputs.extend(values[name] for name in names)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Fetching every activation is bound by memory: a second thread took no wall time off, and 70 % more CPU.
@@ -74,7 +128,7 @@ def _session(model: ir.Model, fetched: list[str]) -> Any:
     try:
         return ort.InferenceSession(
             ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        ), names
     except Exception as error:  # ONNX Runtime's own errors share no base class
         raise ModelError(f"ONNX Runtime cannot run the float graph: {error}") from error
 
@@ -106,14 +160,11 @@ def _checked(sample: Arrays, value: ir.Value, index: int) -> NDArray[Any]:
     return array
 
 
-def _merged(so_far: Sketch | None, values: NDArray[Any], name: str, index: int) -> Sketch:
-    low, high = float(values.min()), float(values.max())
+def _finite(low: float, high: float, name: str, index: int) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError(
             "this layer's output holds NaN or infinity",
             where=f"layer {name}, calibration sample {index}",
             hint="check the sample and the model's weights; the float model itself fails here",
         )
-    if so_far is None:
-        return Sketch.of(values, low, high)
-    return so_far.merge(Sketch.of(values, low, high, so_far.exponent))
+    return low, high

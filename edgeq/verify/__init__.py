@@ -25,7 +25,7 @@ from edgeq.verify.drift import Drift
 from edgeq.verify.inspect import inspect
 from edgeq.verify.kept import KeptOutputs
 from edgeq.verify.loaded import Loaded
-from edgeq.verify.parity import ParityTally, integer_files
+from edgeq.verify.parity import TWIN_SAMPLES, ParityTally, integer_files
 
 DRIFT_SAMPLES = 4
 """Drift per layer is averaged over this many samples: enough for a ranking, bounded in time."""
@@ -68,14 +68,16 @@ def verify(
         integer = [Loaded.open(model) for model in models if model.precision is Precision.INT8]
         tallies = {model: AgreementTally(model.file.name) for model in integer}
         parity = ParityTally(integer_files(graph, plan, integer, scratch), plan)
-        running = dict.fromkeys((*integer, *parity.files))
+        twins = [model for model in parity.files if model not in integer]
         labels = samples.labels
         for index, sample in enumerate(samples):
-            outputs = {model: model.run(sample, inputs) for model in running}
+            compared = not twins or index < TWIN_SAMPLES
+            outputs = {model: model.run(sample, inputs) for model in (*integer, *(twins if compared else ()))}
             wanted = reference.outputs(index, sample, inputs)
             for model, tally in tallies.items():
                 tally.add(wanted[0], outputs[model][0], None if labels is None else int(labels[index]))
-            parity.add([outputs[model] for model in parity.files])
+            if compared:
+                parity.add([outputs[model] for model in parity.files])
             progress.advance()
         return Verification(
             files=tuple(inspect(model, scratch) for model in models),

@@ -35,6 +35,19 @@ def test_statistics_are_those_of_the_float_model(model, rng, run, tmp_path):
     np.testing.assert_allclose(sketch.channel_mean, np.mean(outputs, axis=(0, 1, 3, 4)), rtol=1e-4)
 
 
+def test_extremes_are_those_of_the_float_model(model, rng, run, tmp_path):
+    from edgeq.formats.onnx import write_float
+
+    samples = draw(rng, 5)
+    found = calibrate(model, iter(samples), Recipe.load("fast"))
+    write_float(model, tmp_path / "f.onnx")
+    outputs = np.stack([run(tmp_path / "f.onnx", sample)[0] for sample in samples])
+    inputs = np.stack([sample["x"] for sample in samples])
+    ends = {name: (seen.low, seen.high) for name, seen in found.values.items()}
+    assert ends["y"] == pytest.approx((outputs.min(), outputs.max()), rel=1e-5)
+    assert ends["x"] == (inputs.min(), inputs.max())
+
+
 def test_what_is_kept_does_not_grow(model, rng):
     def size(count):
         found = calibrate(model, (draw(rng, 1)[0] for _ in range(count)), Recipe())
