@@ -18,7 +18,6 @@ from edgeq.signature import TensorSpec
 from edgeq.verify.cut import integer_outputs, with_outputs
 from edgeq.verify.loaded import Loaded
 
-
 TWIN_SAMPLES = 16
 
 
