@@ -5,11 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
-from edgeq.graph.activations import find_hard_sigmoids, find_hard_swishes, normalize_clamps, normalize_softmax
+from edgeq.graph.activations import normalize_clamps, normalize_softmax
 from edgeq.graph.batch_norm import split_batch_norms
 from edgeq.graph.constants import fold_constants, lift_constants
 from edgeq.graph.dead import remove_dead
 from edgeq.graph.fold_affine import fold_into_next, fold_into_previous, join_affine
+from edgeq.graph.gates import find_gelus, find_hard_sigmoids, find_hard_swishes
 from edgeq.graph.gemm import normalize_gemms
 from edgeq.graph.identity import remove_identities
 from edgeq.graph.infer import infer_shapes
@@ -41,6 +42,7 @@ _SETTLE: tuple[Pass, ...] = (
     normalize_clamps,
     find_hard_swishes,
     find_hard_sigmoids,
+    find_gelus,
     split_batch_norms,
     fold_into_previous,
     fold_into_next,
