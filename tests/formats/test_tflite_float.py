@@ -80,6 +80,8 @@ CASES: dict[str, Case] = {
     "PRelu": Case({"x": IMAGE}, [node("PRelu", "x s")], {"s": f32(6, 1, 1)}),
     "Softmax": Case({"x": ("batch", 10)}, [node("Softmax", "x")]),
     "Softmax over channels": on_image("Softmax", axis=1),
+    "LogSoftmax": Case({"x": ("batch", 10)}, [node("LogSoftmax", "x")]),
+    "LogSoftmax over channels": on_image("LogSoftmax", axis=1),
     **{
         f"{op} of two": Case({"x": IMAGE, "z": IMAGE}, [node(op, "x z")])
         for op in ("Add", "Sub", "Mul", "Max", "Min")
@@ -266,6 +268,8 @@ def test_float_operator(name: str, batch: int, tmp_path: Path) -> None:
 
 LEFT_TO_BUILT_IN = {
     "Cast there and back",
+    "LogSoftmax",
+    "LogSoftmax over channels",
     "MaxPool pads of torch",
     "Pad reflect",
     "Pad value",

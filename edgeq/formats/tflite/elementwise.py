@@ -89,12 +89,16 @@ def gelu(step: Step) -> None:
     )
 
 
-def softmax(step: Step) -> None:
-    """Softmax over one axis, which TFLite wants last."""
-    given = step.order()
-    axis = step.node.attributes.get_int("axis", -1) % len(given)
-    order = (*(other for other in given if other != axis), axis)
-    step.result(Op.SOFTMAX, [step.operand(0, order)], order, beta=1.0)
+def over_last_axis(op: Op, **options: Any) -> Emit:
+    """The emit function of a softmax or its logarithm over one axis, which TFLite wants last."""
+
+    def emit(step: Step) -> None:
+        given = step.order()
+        axis = step.node.attributes.get_int("axis", -1) % len(given)
+        order = (*(other for other in given if other != axis), axis)
+        step.result(op, [step.operand(0, order)], order, **options)
+
+    return emit
 
 
 def arithmetic(op: Op) -> Emit:

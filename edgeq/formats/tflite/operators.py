@@ -149,6 +149,7 @@ class Op(Enum):
     )
     EXP = _plain(47, "ExpOptions", "1.7.0", "2.12.0")
     SPLIT = _plain(49, "SplitOptions", "1.5.0", "1.14.0")
+    LOG_SOFTMAX = _plain(50, "LogSoftmaxOptions", "1.14.0", "1.14.0")
     CAST = _plain(53, "CastOptions", "1.5.0")
     PRELU = _plain(54, "", "1.8.0")
     MAXIMUM = Spec(
