@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgeq.cli.board import board
 from edgeq.cli.command import App, debug_option
 from edgeq.cli.compare import compare
 from edgeq.cli.completion import completion
@@ -50,5 +51,5 @@ def app() -> None:
 
 
 app.params.append(debug_option())
-for _command in (convert, deploy, profile, compare, report, devices, doctor, completion):
+for _command in (convert, deploy, profile, compare, report, devices, board, doctor, completion):
     app.add_command(_command)

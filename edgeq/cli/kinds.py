@@ -51,6 +51,20 @@ def _runs() -> Iterable[tuple[str, str]]:
     return [(LATEST, "the newest run"), *((entry.id, "") for entry in Workspace.find().runs())]
 
 
+def _boards() -> Iterable[tuple[str, str]]:
+    from edgeq.board.boards import boards
+
+    return [(board.name, board.cpu.value) for board in boards()]
+
+
+def _groups() -> Iterable[tuple[str, str]]:
+    from edgeq.devices.groups import MARK, groups
+
+    return [(MARK + name, ", ".join(members)) for name, members in groups().items()]
+
+
 DEVICE = Name("device", _devices)
+DEVICES = Name("device|@group", lambda: [*_devices(), *_groups()])
 PROFILE = Name("profile", _profiles)
 RUN = Name("run", _runs)
+BOARD = Name("board", _boards)

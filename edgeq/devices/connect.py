@@ -95,6 +95,22 @@ def trust(device: Device, key: HostKey) -> HostKey:
     return key
 
 
+def forget(device: Device) -> None:
+    """Removes what edgeq has pinned for this device's address; nothing where there is nothing.
+
+    Raises:
+        UsageError: the device is this machine, or the config folder cannot be written.
+    """
+    found = address(device)
+    name = found.host if found.port in (None, SSH_PORT) else f"[{found.host}]:{found.port}"
+    path = known_hosts_file()
+    with atomic.locked(path):
+        lines = _lines(path)
+        kept = [line for line in lines if line.split()[:1] != [name]]
+        if kept != lines:
+            atomic.write_text(path, "\n".join([*kept, ""]))
+
+
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text("utf-8", "surrogateescape").splitlines()

@@ -60,7 +60,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     # The verbs, and the parts they are made of.
     ("conversion", "writing", "summary"),
-    ("deployment", "profiling", "comparison", "ondevice", "runs", "doctor"),
+    ("deployment", "profiling", "comparison", "ondevice", "runs", "doctor", "board"),
+    ("fleet",),
     ("",),
     ("cli",),
 )
