@@ -1,6 +1,7 @@
-"""The shared library of a runtime for a device: out of the installed wheel if it fits, else of another.
+"""The shared library of a runtime for a device: from the installed wheel if it fits, else from a folder.
 
-A wheel is only the parcel the library comes in; neither it nor Python packages are installed on the device.
+The folder ($EDGEQ_ENGINES, else one in the user's cache) fills itself where there is Internet. Filled by
+`edgeq engines fetch` and copied, it serves a host without.
 """
 
 from __future__ import annotations
@@ -8,16 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
-import sys
-import zipfile
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
-from edgeq.errors import DeviceError
+from edgeq.errors import DeviceError, UsageError
+from edgeq.runners.parcels import SUFFIX, WHEELS, Content, ParcelError, obtain, open_file
 from edgeq.runners.trace import EngineKind, Facts
+
+GLIBC_SYMBOL = re.compile(rb"GLIBC_(\d+)\.(\d+)\0")
+NEEDED_GLIBC = {(EngineKind.LITERT, "aarch64"): (2, 34)}
+"""Where the library needs more than its versioned glibc symbols tell: its GLIBCXX came with such systems."""
+STORED = re.compile(
+    r"(?P<distribution>[a-z-]+)-(?P<version>[^-]+)-(?P<system>[a-z]+)-(?P<machine>\w+)-(?P<digest>[0-9a-f]{64})\.lib"
+)
 
 
 @dataclass(frozen=True)
@@ -30,30 +36,13 @@ class Library:
 
 
 @dataclass(frozen=True)
-class _Parcel:
-    """Where a runtime's library is found: distribution, tested version, package, and its name in there."""
+class Stored:
+    """A library of the engines folder, and what it is for: system and machine as `Facts` has them."""
 
-    distribution: str
-    version: str
-    package: str
-    inside: str
-
-
-PARCELS = {
-    EngineKind.ONNXRUNTIME: _Parcel("onnxruntime", "1.31.1", "onnxruntime", "capi/libonnxruntime"),
-    EngineKind.LITERT: _Parcel("ai-edge-litert", "2.3.0", "ai_edge_litert", "libLiteRt"),
-}
-"""The versions that edgeq is tested with; the wheels on a device may be others."""
-
-SUFFIX = {"linux": r"\.so[\d.]*", "darwin": r"[\d.]*\.dylib"}
-LINUX_TAGS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
-MACOS_TAGS = ("macosx_14_0", "macosx_13_0", "macosx_12_0", "macosx_11_0")
-WHEEL_PYTHON = "3.12"
-"""Which Python's wheel is fetched; the library in it is the same for all."""
-DOWNLOAD_TIMEOUT_S = 900.0
-GLIBC_SYMBOL = re.compile(rb"GLIBC_(\d+)\.(\d+)\0")
-NEEDED_GLIBC = {(EngineKind.LITERT, "aarch64"): (2, 34)}
-"""Where the library needs more than its versioned glibc symbols tell: its GLIBCXX came with such systems."""
+    engine: EngineKind
+    system: str
+    machine: str
+    library: Library
 
 
 def library_for(engine: EngineKind, facts: Facts, *, cache: Path | None = None) -> Library:
@@ -61,32 +50,124 @@ def library_for(engine: EngineKind, facts: Facts, *, cache: Path | None = None) 
 
     Args:
         facts: the device, as its agent tells.
-        cache: where fetched libraries are kept; None is the user's cache folder.
+        cache: the folder of libraries; None is the user's own (`engines_folder`).
 
     Raises:
         DeviceError: there is none for this device, or it cannot be fetched; the hint says what else to use.
     """
-    if facts.system not in SUFFIX:
-        raise _none(engine, facts, "there is no wheel for Android's libc")
     if facts.system == "linux" and not facts.libc.startswith("glibc"):
         raise _none(engine, facts, f"the wheels need glibc, the device has {facts.libc or 'an unknown libc'}")
-    library = _installed(engine, facts) or _cached(engine, facts, cache or user_cache())
-    needed = _needed_glibc(engine, facts, library.path)
+    folder = cache or engines_folder()
+    try:
+        library = _installed(engine, facts) or fetch(engine, facts.system, facts.machine, folder)
+    except ParcelError as error:
+        raise _none(engine, facts, str(error)) from error
+    needed = _needed_glibc(engine, facts, library.path) if facts.system == "linux" else (0, 0)
     if facts.system == "linux" and _version(facts.libc) < needed:
         words = f"version {library.version} needs glibc {needed[0]}.{needed[1]}, the device has {facts.libc}"
         raise _none(engine, facts, words)
     return library
 
 
-def user_cache() -> Path:
-    """The user's cache folder for libraries (XDG_CACHE_HOME, else ~/.cache)."""
+def engines_folder() -> Path:
+    """The user's folder of libraries: $EDGEQ_ENGINES, else edgeq/libraries in $XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("EDGEQ_ENGINES")
+    if own:
+        return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "edgeq" / "libraries"
 
 
+def stored(folder: Path) -> tuple[Stored, ...]:
+    """What lies in a folder of libraries, sorted; damaged and foreign files are left out."""
+    return tuple(one for one in _named(folder) if _whole(one))
+
+
+def fetch(engine: EngineKind, system: str, machine: str, folder: Path) -> Library:
+    """The library out of the folder, else fetched into it.
+
+    On Android, whose archives users may bring in themselves, any version counts, the newest file first;
+    elsewhere the tested one alone.
+
+    Raises:
+        ParcelError: there is none, or it cannot be fetched.
+        DeviceError: the folder cannot be written.
+    """
+    wanted = (engine, system, machine)
+    there = [
+        one
+        for one in _named(folder)
+        if (one.engine, one.system, one.machine) == wanted
+        and (system == "android" or one.library.version == WHEELS[engine].version)
+    ]
+    there.sort(key=lambda one: one.library.path.stat().st_mtime_ns, reverse=True)
+    for one in filter(_whole, there):
+        return one.library
+    with TemporaryDirectory(prefix="edgeq-") as scratch:
+        return _keep(obtain(engine, system, machine, Path(scratch)), folder)
+
+
+def add(path: Path, version: str, folder: Path) -> tuple[Library, ...]:
+    """Takes the libraries of a wheel or an Android archive into a folder of libraries.
+
+    Args:
+        version: of an Android archive's runtime, which does not tell it.
+
+    Raises:
+        UsageError: the file holds none that edgeq knows.
+    """
+    if not re.fullmatch(r"[\w.]+", version):
+        raise UsageError(f"{version!r} is no version", hint="letters, digits and dots, like 2.3.0")
+    try:
+        contents = open_file(path, version)
+    except ParcelError as error:
+        hint = "a wheel of onnxruntime or ai-edge-litert, or an .aar of ONNX Runtime or LiteRT for Android"
+        raise UsageError(
+            f"no library can be taken from this file: {error}", where=str(path), hint=hint
+        ) from error
+    return tuple(_keep(content, folder) for content in contents)
+
+
+def _named(folder: Path) -> list[Stored]:
+    """What the names of the files in a folder say."""
+    engines = {parcel.distribution: engine for engine, parcel in WHEELS.items()}
+    found = []
+    for path in sorted(folder.glob("*.lib")):
+        said = STORED.fullmatch(path.name)
+        if said and said["distribution"] in engines:
+            library = Library(path, said["version"], said["digest"])
+            found.append(Stored(engines[said["distribution"]], said["system"], said["machine"], library))
+    return found
+
+
+def _whole(one: Stored) -> bool:
+    return _digest(one.library.path) == one.library.digest
+
+
+def _keep(content: Content, folder: Path) -> Library:
+    parcel = WHEELS[content.engine]
+    what = f"{parcel.distribution}-{content.version}-{content.system}-{content.machine}"
+    path = folder / f"{what}-{content.digest}.lib"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
+            try:
+                part.write(content.library)
+                part.flush()
+                os.chmod(part.name, 0o644)
+                os.replace(part.name, path)
+            except OSError:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        hint = "free some space, or set EDGEQ_ENGINES to a folder that can be written"
+        raise DeviceError(f"the library cannot be kept: {error}", where=str(folder), hint=hint) from error
+    return Library(path, content.version, content.digest)
+
+
 def _installed(engine: EngineKind, facts: Facts) -> Library | None:
     """The library of the wheel beside us, if this host and the device are of one kind."""
-    parcel, host = PARCELS[engine], os.uname()
+    parcel, host = WHEELS[engine], os.uname()
     if (facts.machine, facts.system) != (host.machine, host.sysname.lower()):
         return None
     found = util.find_spec(parcel.package)
@@ -96,64 +177,6 @@ def _installed(engine: EngineKind, facts: Facts) -> Library | None:
             if pattern.fullmatch(str(path.relative_to(folder))):
                 return Library(path, metadata.version(parcel.distribution), _digest(path))
     return None
-
-
-def _cached(engine: EngineKind, facts: Facts, cache: Path) -> Library:
-    parcel = PARCELS[engine]
-    stem = f"{parcel.distribution}-{parcel.version}-{facts.system}-{facts.machine}"
-    for path in cache.glob(f"{stem}-*.lib"):
-        digest = path.stem.rpartition("-")[2]
-        if _digest(path) == digest:
-            return Library(path, parcel.version, digest)
-        path.unlink(missing_ok=True)  # damaged on disk: fetch it again
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=cache) as folder:
-            content = _extract(engine, facts, _download(engine, facts, Path(folder)))
-            digest = hashlib.sha256(content).hexdigest()
-            part, path = Path(folder) / "part", cache / f"{stem}-{digest}.lib"
-            part.write_bytes(content)
-            part.replace(path)
-    except OSError as error:
-        hint = "free some space, or set XDG_CACHE_HOME to a folder that can be written"
-        raise DeviceError(f"the library cannot be kept: {error}", where=str(cache), hint=hint) from error
-    return Library(path, parcel.version, digest)
-
-
-def _download(engine: EngineKind, facts: Facts, folder: Path) -> Path:
-    parcel = PARCELS[engine]
-    tags = LINUX_TAGS if facts.system == "linux" else MACOS_TAGS
-    platforms = [word for tag in tags for word in ("--platform", f"{tag}_{facts.machine}")]
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
-        *("--only-binary=:all:", "--python-version", WHEEL_PYTHON, *platforms, "--dest", str(folder)),
-        f"{parcel.distribution}=={parcel.version}",
-    ]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
-        )
-    except (subprocess.TimeoutExpired, OSError) as error:
-        raise _none(engine, facts, f"its wheel cannot be fetched: {error}") from error
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        words = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = words[-1].removeprefix("ERROR: ") if words else done.stderr.strip()[-300:]
-        raise _none(engine, facts, f"pip finds no wheel of {parcel.distribution} {parcel.version}: {reason}")
-    return wheels[0]
-
-
-def _extract(engine: EngineKind, facts: Facts, wheel: Path) -> bytes:
-    parcel = PARCELS[engine]
-    pattern = re.compile(re.escape(f"{parcel.package}/{parcel.inside}") + SUFFIX[facts.system])
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for name in archive.namelist():
-                if pattern.fullmatch(name):
-                    return archive.read(name)
-    except zipfile.BadZipFile as error:
-        raise _none(engine, facts, f"{wheel.name} arrived damaged") from error
-    raise _none(engine, facts, f"{wheel.name} holds no {parcel.inside}")
 
 
 def _needed_glibc(engine: EngineKind, facts: Facts, path: Path) -> tuple[int, int]:
@@ -181,7 +204,7 @@ def _none(engine: EngineKind, facts: Facts, reason: str) -> DeviceError:
 def _way_out(engine: EngineKind, facts: Facts) -> str:
     other = "onnxruntime" if engine is EngineKind.LITERT else "litert"
     if facts.system == "android":
-        return "run a glibc userland on the phone (proot-distro in Termux) and connect to that"
+        return f"edgeq engines add FILE.aar takes {engine} from its Android archive (docs/phones.md)"
     if facts.machine.startswith("armv"):
         return "install a wheel on the device (pip install tflite-runtime): it runs the TFLite file there"
     if facts.libc.startswith("glibc"):

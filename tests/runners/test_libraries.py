@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edgeq.errors import DeviceError
-from edgeq.runners.libraries import PARCELS, library_for, user_cache
+from edgeq.errors import DeviceError, UsageError
+from edgeq.runners.libraries import add, engines_folder, fetch, library_for, stored
+from edgeq.runners.parcels import AARS, WHEELS
 from edgeq.runners.trace import EngineKind, Facts
 
 HOST = Facts("board", os.uname().machine, "linux", "6.1", "glibc 2.36", "3.11.2", "", 4, (), None, None)
+PHONE = Facts("phone", "aarch64", "android", "6.1", "bionic", "3.12.1", "", 8, (), None, None)
 ARM = Facts("board", "aarch64", "linux", "6.1", "glibc 2.31", "3.8.10", "", 4, (), None, None)
 
 
@@ -29,7 +34,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_wheel(folder: Path, engine: EngineKind, machine: str, content: bytes) -> None:
-    parcel = PARCELS[engine]
+    parcel = WHEELS[engine]
     name = parcel.distribution.replace("-", "_")
     stem = f"{name}-{parcel.version}"
     info = f"{stem}.dist-info"
@@ -84,7 +89,8 @@ def test_a_libc_that_is_too_old(wheels: Path, tmp_path: Path) -> None:
     [
         ("armv7l", "linux", "glibc 2.36", "no wheel of", "tflite-runtime"),
         ("x86_64", "linux", "musl", "need glibc", "wheel of litert"),
-        ("aarch64", "android", "bionic", "Android", "proot"),
+        ("aarch64", "android", "bionic", "no registry carries litert", "engines add FILE.aar"),
+        ("aarch64", "plan9", "", "no wheel for plan9", "glibc"),
     ],
 )
 def test_no_library_and_the_way_out(
@@ -96,6 +102,98 @@ def test_no_library_and_the_way_out(
     assert hint in caught.value.hint
 
 
-def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EDGEQ_ENGINES", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache() == tmp_path / "edgeq" / "libraries"
+    assert engines_folder() == tmp_path / "edgeq" / "libraries"
+    monkeypatch.setenv("EDGEQ_ENGINES", str(tmp_path / "engines"))
+    assert engines_folder() == tmp_path / "engines"
+
+
+def make_aar(path: Path, **libraries: bytes) -> Path:
+    """An Android archive with libLiteRt.so for these ABIs."""
+    with zipfile.ZipFile(path, "w") as aar:
+        aar.writestr("AndroidManifest.xml", "<manifest/>")
+        for abi, content in libraries.items():
+            aar.writestr(f"jni/{abi.replace('_', '-') if 'arm' in abi else abi}/libLiteRt.so", content)
+    return path
+
+
+def test_litert_for_phones_comes_from_an_archive_of_the_user(tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    aar = make_aar(tmp_path / "litert.aar", arm64_v8a=b"for phones", x86_64=b"for emulators")
+    added = add(aar, "2.3.0", folder)
+    assert {one.path.read_bytes() for one in added} == {b"for phones", b"for emulators"}
+    library = library_for(EngineKind.LITERT, PHONE, cache=folder)
+    assert (library.path.read_bytes(), library.version) == (b"for phones", "2.3.0")
+    newer = make_aar(tmp_path / "newer.aar", arm64_v8a=b"newer")
+    add(newer, "2.4.0", folder)
+    assert library_for(EngineKind.LITERT, PHONE, cache=folder).path.read_bytes() == b"newer"
+    assert {(one.engine, one.system, one.machine) for one in stored(folder)} == {
+        (EngineKind.LITERT, "android", "aarch64"),
+        (EngineKind.LITERT, "android", "x86_64"),
+    }
+
+
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An npm that packs what lies in its folder, instead of the registry's package."""
+    aar = io.BytesIO()
+    with zipfile.ZipFile(aar, "w") as archive:
+        archive.writestr("jni/arm64-v8a/libonnxruntime.so", b"from the archive")
+    folder = tmp_path / "npm"
+    folder.mkdir()
+    with tarfile.open(folder / "package.tgz", "w:gz") as package:
+        info = tarfile.TarInfo(AARS[EngineKind.ONNXRUNTIME].member)
+        info.size = len(aar.getvalue())
+        package.addfile(info, io.BytesIO(aar.getvalue()))
+    tool = folder / "npm"
+    tool.write_text(
+        f"#!/bin/sh\n[ $5 = {AARS[EngineKind.ONNXRUNTIME].package} ] && cp {folder}/package.tgz $4\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return tool
+
+
+def test_onnxruntime_for_phones_comes_through_npm_by_its_digest(
+    npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DeviceError, match="not hold the library that edgeq was tested with"):
+        library_for(EngineKind.ONNXRUNTIME, PHONE, cache=tmp_path / "engines")
+    assert stored(tmp_path / "engines") == ()
+    digest = hashlib.sha256(b"from the archive").hexdigest()
+    pinned = replace(AARS[EngineKind.ONNXRUNTIME], digests={"aarch64": digest})
+    monkeypatch.setitem(AARS, EngineKind.ONNXRUNTIME, pinned)
+    library = library_for(EngineKind.ONNXRUNTIME, PHONE, cache=tmp_path / "engines")
+    assert (library.digest, library.version) == (digest, "1.29.0")
+    npm.unlink()
+    monkeypatch.setenv("PATH", str(npm.parent))
+    assert library_for(EngineKind.ONNXRUNTIME, PHONE, cache=tmp_path / "engines") == library
+    with pytest.raises(DeviceError, match="npm is not installed"):
+        library_for(EngineKind.ONNXRUNTIME, PHONE, cache=tmp_path / "empty")
+
+
+def test_a_wheel_of_the_user_serves_a_host_without_internet(wheels: Path, tmp_path: Path) -> None:
+    make_wheel(wheels, EngineKind.LITERT, "aarch64", b"GLIBC_2.27\0")
+    (wheel,) = wheels.iterdir()
+    (library,) = add(wheel, "unknown", tmp_path / "engines")
+    wheel.unlink()
+    assert fetch(EngineKind.LITERT, "linux", "aarch64", tmp_path / "engines") == library
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("litert.aar", b"no archive"),
+        ("numpy-2.0.0-cp312-cp312-manylinux_2_28_aarch64.whl", b""),
+        ("onnxruntime-1.0.0-cp312-cp312-manylinux_2_28_aarch64.whl", b""),
+        ("ai_edge_litert-2.3.0-cp312-cp312-manylinux_2_28_aarch64.whl", b"PK cut short"),
+    ],
+)
+def test_a_file_that_is_no_parcel(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match="no library can be taken"):
+        add(tmp_path / name, "1.0", tmp_path / "engines")
+    with pytest.raises(UsageError, match="is no version"):
+        add(tmp_path / name, "../1", tmp_path / "engines")
