@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from edgeq.deployment import Deployment as Deployment
     from edgeq.deployment import deploy as deploy
     from edgeq.errors import EdgeqError as EdgeqError
+    from edgeq.fleet import Fleet as Fleet
+    from edgeq.fleet import deploy_fleet as deploy_fleet
+    from edgeq.fleet import profile_fleet as profile_fleet
+    from edgeq.ondevice.request import Options as Options
     from edgeq.profiling import profile as profile
     from edgeq.quantize.plan import Plan as Plan
     from edgeq.quantize.plan import Quant as Quant
@@ -31,7 +35,9 @@ _HOME = {
     "Conversion": "conversion",
     "Deployment": "deployment",
     "EdgeqError": "errors",
+    "Fleet": "fleet",
     "Gates": "comparison",
+    "Options": "ondevice.request",
     "Plan": "quantize.plan",
     "Quant": "quantize.plan",
     "Recipe": "quantize.recipe",
@@ -39,8 +45,10 @@ _HOME = {
     "compare": "comparison",
     "convert": "conversion",
     "deploy": "deployment",
+    "deploy_fleet": "fleet",
     "load_run": "runs",
     "profile": "profiling",
+    "profile_fleet": "fleet",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the list

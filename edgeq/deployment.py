@@ -77,7 +77,7 @@ def deploy(artifact: Path | str | None = None, *, device: str, progress: Progres
         DeviceError: unreachable, refused, leased, no room, or no model runs there.
     """
     workspace = Workspace.find()
-    opened = Artifact.open(Path(artifact) if artifact is not None else workspace.newest_artifact())
+    opened = choose(artifact)
     target = get(device)
     profile = load_profile(target.profile)
     workspace.prepare()
@@ -108,6 +108,11 @@ def deploy(artifact: Path | str | None = None, *, device: str, progress: Progres
         session.write_record(opened.name, record)
     workspace.save_deployment(deployment.id, record)
     return deployment
+
+
+def choose(artifact: Path | str | None) -> Artifact:
+    """The artifact that was named, else the one that was converted last in this workspace."""
+    return Artifact.open(Path(artifact) if artifact is not None else Workspace.find().newest_artifact())
 
 
 def deployments(workspace: Workspace | None = None) -> tuple[Deployment, ...]:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from edgeq.artifact import Artifact
-from edgeq.deployment import deployments
 from edgeq.devices.connect import open_session
-from edgeq.devices.inventory import LOCAL, Device, get
-from edgeq.devices.profile import DeviceProfile, load_profile
-from edgeq.errors import DeviceError, UsageError
+from edgeq.errors import DeviceError, RunError, UnreachableError
 from edgeq.figures import Format, Precision
 from edgeq.ondevice.installation import Installed, absent, install, run_progress, upload
 from edgeq.ondevice.jobs import Blob, Planned, noise_feeds, pack_samples, plan_variant, sample_feeds
+from edgeq.ondevice.request import Options, Request, prepare
+from edgeq.ondevice.unfinished import Ticket, ticket
 from edgeq.progress import SILENT, Progress
-from edgeq.runners.session import Session
+from edgeq.runners.session import CutShortError, Session
 from edgeq.runners.trace import FULL, QUICK, Facts, Job, Timing, Trace
 from edgeq.runs import Run, save_run
-from edgeq.samples import SampleSource, open_samples
-from edgeq.samples.preprocess import Preprocess, load_preprocess
 from edgeq.workspace import Workspace, new_id
 
 if TYPE_CHECKING:
@@ -34,22 +31,6 @@ POWER_WINDOW_S = 10.0
 """Energy windows are at least this long: sensors update slowly, and their ends count."""
 IDLE_S = 5.0
 """Length of the idle baseline before and after."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, every name looked up."""
-
-    artifact: Artifact
-    device: Device
-    profile: DeviceProfile
-    power: bool
-    samples: SampleSource | None
-    preprocess: Preprocess | None
-    per_op: bool
-    batches: tuple[int, ...]
-    threads: int
-    full: bool
 
 
 def profile(  # noqa: PLR0913  the options of the command line, all by keyword
@@ -82,62 +63,105 @@ def profile(  # noqa: PLR0913  the options of the command line, all by keyword
 
     Raises:
         UsageError: an option or the data cannot be used as given.
-        DeviceError: unreachable, refused, leased, or the run failed there.
+        DeviceError: unreachable, refused, leased, or the run failed there. What the device measures after
+            the host has lost it is collected by the same call, made again.
     """
-    workspace = Workspace.find()
-    folder, name = _choose(artifact, device, workspace)
-    opened = Artifact.open(folder)
-    target = get(name)
-    how = load_preprocess(preprocess) if preprocess is not None else opened.preprocess
-    request = Request(
-        artifact=opened,
-        device=target,
-        profile=load_profile(target.profile),
+    options = Options(
         power=power,
-        samples=None if data is None else open_samples(Path(data), opened.inputs, how, labels_from),
-        preprocess=how,
+        data=None if data is None else Path(data),
+        preprocess=preprocess,
+        labels_from=labels_from,
         per_op=per_op,
-        batches=_positive(batch, "--batch"),
-        threads=_positive((threads,), "--threads")[0],
+        batches=tuple(batch),
+        threads=threads,
         full=full,
     )
+    return measure(prepare(artifact, device, options), progress)
+
+
+def measure(request: Request, progress: Progress) -> Run:
+    """Runs a request on its device and stores the run; or collects what an earlier call left there."""
+    workspace = Workspace.find()
     workspace.prepare()
-    return save_run(_profile(request, progress), workspace)
+    with ticket(workspace, request.key) as unfinished, open_session(request.device) as session:
+        left = _left_behind(request, unfinished, session, progress)
+        if left is not None:
+            return left
+        progress.stage(f"connect to {request.device.name}")
+        with session.lease():
+            job = _send(request, session, progress)
+            unfinished.keep(job)
+            return _finish(
+                request, job, unfinished, session, lambda: session.run(job, run_progress(progress)), progress
+            )
 
 
-def _choose(artifact: Path | str | None, device: str | None, workspace: Workspace) -> tuple[Path, str]:
-    """The artifact's folder and the device's name, from the newest deployment that fits what was named."""
-    wanted = None if artifact is None else str(Path(artifact).resolve())
-    for deployment in reversed(deployments(workspace)):
-        fits = wanted in (None, deployment.artifact) and device in (None, deployment.device)
-        if fits and Path(deployment.artifact).is_dir():
-            return Path(deployment.artifact), deployment.device
-    if artifact is not None:
-        return Path(artifact), device or LOCAL.name
-    return workspace.newest_artifact(), device or LOCAL.name
+def _left_behind(request: Request, unfinished: Ticket, session: Session, progress: Progress) -> Run | None:
+    """The run that an earlier call had started and lost; None where there is none that came to its end."""
+    job = unfinished.job
+    if job is None:
+        return None
+    progress.stage(f"collect the run {job.id} that was started earlier")
+
+    def collect() -> Trace:
+        try:
+            return session.collect(job.id, run_progress(progress))
+        except KeyboardInterrupt:
+            with suppress(DeviceError):
+                session.stop(job.id)
+            raise
+
+    try:
+        return _finish(request, job, unfinished, session, collect, progress)
+    except RunError:  # its parts are kept, if there were any; now it is done anew
+        return None
 
 
-def _positive(values: Sequence[int], option: str) -> tuple[int, ...]:
-    if not values or any(value < 1 for value in values):
-        raise UsageError(
-            f"{', '.join(map(str, values)) or 'nothing'} is no count", where=option, hint="1 or more"
-        )
-    return tuple(dict.fromkeys(values))
-
-
-def _profile(request: Request, progress: Progress) -> Run:
-    progress.stage(f"connect to {request.device.name}")
-    with open_session(request.device) as session, session.lease():
-        installed = install(session, request.artifact, request.profile, request.device.name, progress)
-        with TemporaryDirectory(prefix="edgeq-") as scratch:
-            planned, blobs = _plan(request, installed, Path(scratch), progress)
-            upload(session, absent(session, blobs), progress)
-        job = _job(request, planned, installed.facts)
-        trace = session.run(job, run_progress(progress))
-        run = _derive(request, planned, trace, session, progress)
-        with suppress(DeviceError):  # the run is here; what it left there is swept later
-            session.forget(job.id)
+def _finish(
+    request: Request,
+    job: Job,
+    unfinished: Ticket,
+    session: Session,
+    wait: Callable[[], Trace],
+    progress: Progress,
+) -> Run:
+    """Waits for the trace, stores what follows from it, and only then lets the device forget it."""
+    cut: CutShortError | None = None
+    try:
+        trace = wait()
+    except CutShortError as error:
+        trace, cut = error.trace, error
+    except UnreachableError as error:
+        hint = "run the same command again: it collects what the device goes on measuring"
+        raise UnreachableError(error.tried, where=error.where, hint=hint) from error
+    except BaseException:
+        unfinished.drop()
+        raise
+    run = save_run(
+        _derive(request, _planned(job, request.artifact), trace, session, progress), Workspace.find()
+    )
+    unfinished.drop()
+    with suppress(DeviceError):  # the run is here; what it left there is swept later
+        session.forget(job.id)
+    if cut is not None:
+        hint = f"`edgeq report {run.id}` shows what was measured until then; run the same command again"
+        raise RunError(cut.tried, where=cut.where, hint=hint) from cut
     return run
+
+
+def _send(request: Request, session: Session, progress: Progress) -> Job:
+    """Brings everything to the device that the job names."""
+    installed = install(session, request.artifact, request.profile, request.device.name, progress)
+    with TemporaryDirectory(prefix="edgeq-") as scratch:
+        planned, blobs = _plan(request, installed, Path(scratch), progress)
+        upload(session, absent(session, blobs), progress)
+    return _job(request, planned, installed.facts)
+
+
+def _planned(job: Job, artifact: Artifact) -> tuple[Planned, ...]:
+    """The variants of a job with their files, which are known by digest."""
+    files = {file.sha256: file for file in artifact.models}
+    return tuple(Planned(variant, files[variant.model]) for variant in job.variants)
 
 
 def _plan(
@@ -148,14 +172,14 @@ def _plan(
     packed = () if request.samples is None else pack_samples(request.samples, folder, progress)
     blobs = [one.blob for one in packed]
     planned = []
-    for file, batch in itertools.product(files, request.batches):
+    for file, batch in itertools.product(files, request.options.batches):
         if packed:
             feeds = sample_feeds(file, packed)
         else:
             feeds, made = noise_feeds(file, request.artifact, folder)
             blobs += made
         library = installed.library(file)
-        planned.append(plan_variant(file, library, feeds, threads=request.threads, batch=batch))
+        planned.append(plan_variant(file, library, feeds, threads=request.options.threads, batch=batch))
     return tuple(planned), tuple(blobs)
 
 
@@ -168,17 +192,19 @@ def _job(request: Request, planned: Sequence[Planned], facts: Facts) -> Job:
         variants=tuple(one.variant for one in planned),
         timing=timing,
         outputs=request.samples is not None,
-        power=("auto",) if request.power else (),
+        power=("auto",) if request.options.power else (),
         idle_seconds=IDLE_S,
-        per_op=request.per_op,
+        per_op=request.options.per_op,
         timeout_seconds=600.0 + measuring_s + samples_s,
     )
 
 
 def _timing(request: Request, facts: Facts) -> Timing:
     """Windows long enough for the sensors, where there are any to read."""
-    timing = FULL if request.full else QUICK
-    if not request.power or all(told.startswith("unavailable") for told in facts.power_sources.values()):
+    timing = FULL if request.options.full else QUICK
+    if not request.options.power or all(
+        told.startswith("unavailable") for told in facts.power_sources.values()
+    ):
         return timing
     seconds = max(timing.min_seconds, POWER_WINDOW_S * timing.rounds)
     return replace(timing, min_seconds=seconds, max_seconds=max(timing.max_seconds, 2 * seconds))
@@ -200,7 +226,7 @@ def _derive(
         samples=0 if samples is None else len(samples),
         preprocess=None if request.preprocess is None else request.preprocess.name,
         macs=_macs(request),
-        power=request.power,
+        power=request.options.power,
     )
     figures = derive(subject, trace, lambda digest: session.blob(trace.job, digest))
     return Run(trace.job, str(request.artifact.folder.resolve()), figures, trace)

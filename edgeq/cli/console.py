@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,21 @@ def show(document: Document, *, brief: bool = True) -> None:
     from edgeq.report.terminal import render
 
     render(document, console(), brief=brief)
+
+
+def publish(document: Document, *, html: Path | None, markdown: bool) -> bool:
+    """Writes the HTML page and prints Markdown, as asked; whether stdout has been served."""
+    if html:
+        from edgeq import atomic
+        from edgeq.report.html import render as page
+
+        atomic.write_text(html, page(document))
+        say(f"written  {html}")
+    if markdown:
+        from edgeq.report.markdown import render
+
+        click.echo(render(document), nl=False)
+    return markdown
 
 
 def emit(result: Mapping[str, Any]) -> None:

@@ -9,31 +9,50 @@ import click
 
 from edgeq.cli.command import Command
 from edgeq.cli.console import emit, show
-from edgeq.cli.kinds import DEVICE
-from edgeq.cli.progress import progress
+from edgeq.cli.fleet import is_fleet, plain, words
+from edgeq.cli.kinds import DEVICES
+from edgeq.cli.progress import progress, several
 
 if TYPE_CHECKING:
     from edgeq.deployment import Deployment, LoadedModel
+    from edgeq.fleet import Fleet, Outcome
     from edgeq.report.document import Cell, Document
 
 _EXAMPLES = (
     ("edgeq deploy --device pixel", "The artifact that was converted last, to the device called pixel."),
     ("edgeq deploy build/mobilenet --device local", "A named one, to this machine."),
+    ("edgeq deploy --device pi --device @lab", "To several devices at the same time."),
 )
 
 
 @click.command(cls=Command, examples=_EXAMPLES, short_help="Put an artifact on a device and try it there.")
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
-@click.option("--device", type=DEVICE, required=True, help="A device of `edgeq devices list`.")
-def deploy(artifact: Path | None, device: str, as_json: bool) -> None:
+@click.option(
+    "--device",
+    "devices",
+    type=DEVICES,
+    multiple=True,
+    required=True,
+    help="A device of `edgeq devices list`, or @GROUP; again for more of them, side by side.",
+)
+@click.pass_context
+def deploy(ctx: click.Context, artifact: Path | None, devices: tuple[str, ...], as_json: bool) -> None:
     """Upload ARTIFACT (the newest of this workspace unless given) and run each model once on the device.
 
     What is there already is not sent again.
     """
     import edgeq
 
+    if is_fleet(devices):
+        with several() as watch:
+            fleet = edgeq.deploy_fleet(artifact, devices=devices, watch=watch)
+        if as_json:
+            emit(plain(fleet, lambda deployment: {"deployment": deployment}))
+        else:
+            show(_fleet_document(fleet), brief=False)
+        ctx.exit(fleet.exit_code)
     with progress() as listener:
-        deployment = edgeq.deploy(artifact, device=device, progress=listener)
+        deployment = edgeq.deploy(artifact, device=devices[0], progress=listener)
     if as_json:
         emit({"deployment": deployment})
         return
@@ -62,6 +81,40 @@ def _document(deployment: Deployment) -> Document:
         "",
         Verdict(well, Tone.BAD if failed else Tone.GOOD),
         (Section("Deployment", (Facts(facts), models)), *findings_section(deployment.findings)),
+    )
+
+
+def _fleet_document(fleet: Fleet[Deployment]) -> Document:
+    from edgeq.report.document import Document, Section, Table, columns
+    from edgeq.report.fleet import failures, verdict
+
+    heads = columns("Device", "State", ">Models", ">Sent", ">There", ">Time")
+    table = Table(heads, tuple(_fleet_row(one) for one in fleet.outcomes))
+    failed = [(one.device, one.artifact, words(one)) for one in fleet.outcomes if one.error]
+    return Document(
+        fleet.outcomes[0].artifact,
+        "",
+        verdict(len(fleet.outcomes), [device for device, _, _ in failed]),
+        (Section("Devices", (table,)), *failures(failed)),
+    )
+
+
+def _fleet_row(one: Outcome[Deployment]) -> tuple[Cell, ...]:
+    from edgeq.report.document import Cell, Tone, number
+    from edgeq.report.units import DASH, seconds, size
+
+    done = one.result
+    if done is None:
+        return (Cell(one.device), Cell("failed", tone=Tone.BAD), *(Cell(DASH),) * 4)
+    well = sum(model.status == "done" for model in done.models)
+    whole = well == len(done.models)
+    return (
+        Cell(one.device),
+        Cell("done" if whole else "in part", tone=Tone.GOOD if whole else Tone.WARN),
+        number(f"{well} of {len(done.models)}", well),
+        number(size(done.bytes_sent), done.bytes_sent),
+        number(size(done.bytes_there), done.bytes_there),
+        number(seconds(done.seconds), done.seconds),
     )
 
 

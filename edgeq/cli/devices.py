@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +27,7 @@ _EXAMPLES = (
 
 
 @click.group(
-    cls=Group, examples=_EXAMPLES, short_help="Your devices: list, add, trust, probe, check, remove."
+    cls=Group, examples=_EXAMPLES, short_help="Your devices: list, add, trust, probe, check, group, remove."
 )
 def devices() -> None:
     """Keep the inventory of your devices. `local`, this machine, is always in it."""
@@ -38,14 +39,15 @@ def devices() -> None:
     examples=(("edgeq devices list", "Names, addresses and profiles."),),
 )
 def list_devices(as_json: bool) -> None:
-    """List the devices of the inventory."""
+    """List the devices of the inventory and the groups of them."""
     from edgeq.devices import inventory
+    from edgeq.devices.groups import groups
 
-    known = inventory.devices()
+    known, grouped = inventory.devices(), groups()
     if as_json:
-        emit({"devices": known})
+        emit({"devices": known, "groups": grouped})
     else:
-        show(_document(known))
+        show(_document(known, grouped))
 
 
 @devices.command(
@@ -106,6 +108,29 @@ def remove(name: str, as_json: bool) -> None:
         emit({"device": device})
     else:
         click.echo(f"removed {device.name}")
+
+
+@devices.command(
+    short_help="Give several devices one name.",
+    examples=(
+        ("edgeq devices group lab pi jetson", "Then `--device @lab` means both."),
+        ("edgeq devices group lab", "Forget the group; its devices stay."),
+    ),
+)
+@click.argument("name")
+@click.argument("members", nargs=-1, type=DEVICE, metavar="[DEVICE]…")
+def group(name: str, members: tuple[str, ...], as_json: bool) -> None:
+    """Call the DEVICEs @NAME; without any, forget the group."""
+    from edgeq.devices import groups
+
+    kept = groups.define(name, members)
+    name = name.removeprefix(groups.MARK)
+    if as_json:
+        emit({"group": name, "devices": kept})
+    elif kept:
+        click.echo(f"@{name}: {', '.join(kept)}; next  edgeq profile --device @{name}")
+    else:
+        click.echo(f"removed @{name}")
 
 
 @devices.command(
@@ -179,7 +204,7 @@ def check(name: str, as_json: bool) -> None:
         show(_facts_document(device, facts, findings, checked=True))
 
 
-def _document(known: tuple[Device, ...]) -> Document:
+def _document(known: tuple[Device, ...], grouped: Mapping[str, tuple[str, ...]]) -> Document:
     from edgeq.devices.inventory import inventory_file
     from edgeq.report.document import Cell, Document, Section, Table, Tone, Verdict, columns
 
@@ -188,7 +213,11 @@ def _document(known: tuple[Device, ...]) -> Document:
         for device in known
     )
     table = Table(columns("Name", "Address", "Profile", "Through"), rows)
-    return Document(str(inventory_file()), "", Verdict("", Tone.PLAIN), (Section("Devices", (table,)),))
+    sections = [Section("Devices", (table,))]
+    if grouped:
+        members = tuple((Cell(f"@{name}"), Cell(", ".join(names))) for name, names in grouped.items())
+        sections.append(Section("Groups", (Table(columns("Group", "Devices"), members),)))
+    return Document(str(inventory_file()), "", Verdict("", Tone.PLAIN), tuple(sections))
 
 
 def _address(device: Device) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeq.cli.command import Command
-from edgeq.cli.console import emit, show
-from edgeq.cli.kinds import DEVICE
-from edgeq.cli.progress import progress
+from edgeq.cli.console import emit, publish, show
+from edgeq.cli.fleet import is_fleet, plain, words
+from edgeq.cli.kinds import DEVICES
+from edgeq.cli.progress import progress, several
+from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.fleet import Fleet
+    from edgeq.runs import Run
 
 _EXAMPLES = (
     ("edgeq profile --power", "The newest deployment, with energy where the device has a sensor."),
@@ -21,6 +28,7 @@ _EXAMPLES = (
         "edgeq profile --full --threads 4 --batch 1,8 --per-op --json",
         "A quotable figure and the time per operator.",
     ),
+    ("edgeq profile --device pi --device @lab", "On several devices at the same time, one table at the end."),
 )
 
 
@@ -47,8 +55,14 @@ class Counts(click.ParamType):  # type: ignore[type-arg]  # older clicks cannot 
 @click.command(
     cls=Command, examples=_EXAMPLES, short_help="Measure latency, accuracy and energy on a device."
 )
-@click.argument("artifact", type=click.Path(path_type=Path), required=False)
-@click.option("--device", type=DEVICE, help="A device of `edgeq devices list`.")
+@click.argument("artifacts", type=click.Path(path_type=Path), nargs=-1, metavar="[ARTIFACT]…")
+@click.option(
+    "--device",
+    "devices",
+    type=DEVICES,
+    multiple=True,
+    help="A device of `edgeq devices list`, or @GROUP; again for more of them, side by side.",
+)
 @click.option("--power", is_flag=True, help="Measure energy as well, from whatever sensor the device has.")
 @click.option(
     "--data",
@@ -68,9 +82,15 @@ class Counts(click.ParamType):  # type: ignore[type-arg]  # older clicks cannot 
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime."
 )
 @click.option("--full", is_flag=True, help="Measure until quotable: at least 1024 inferences and 60 s.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also write an HTML page."
+)
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
+@click.pass_context
 def profile(
-    artifact: Path | None,
-    device: str | None,
+    ctx: click.Context,
+    artifacts: tuple[Path, ...],
+    devices: tuple[str, ...],
     power: bool,
     data: Path | None,
     preprocess: str | None,
@@ -79,15 +99,28 @@ def profile(
     batch: tuple[int, ...],
     threads: int,
     full: bool,
+    html: Path | None,
+    markdown: bool,
     as_json: bool,
 ) -> None:
-    """Measure ARTIFACT (the newest deployment unless given) on a device, float against INT8 side by side."""
+    """Measure ARTIFACT (the newest deployment unless given) on a device, float against INT8 side by side.
+
+    Several devices are measured at the same time, several artifacts one after the other on each.
+    """
     import edgeq
 
+    if markdown and as_json:
+        raise UsageError("--markdown and --json were both given", hint="choose one")
+    if is_fleet(devices, artifacts):
+        options = edgeq.Options(power, data, preprocess, labels_from, per_op, batch, threads, full)
+        with several() as watch:
+            fleet = edgeq.profile_fleet(artifacts, devices=devices, options=options, watch=watch)
+        _tell_fleet(fleet, html=html, markdown=markdown, as_json=as_json)
+        ctx.exit(fleet.exit_code)
     with progress() as listener:
         run = edgeq.profile(
-            artifact,
-            device=device,
+            next(iter(artifacts), None),
+            device=next(iter(devices), None),
             power=power,
             data=data,
             preprocess=preprocess,
@@ -98,10 +131,37 @@ def profile(
             full=full,
             progress=listener,
         )
+    from edgeq.report.run import document
+
+    told = document(run.figures, run_id=run.id)
+    if publish(told, html=html, markdown=markdown):
+        return
     if as_json:
         emit({"run": run.id, "artifact": run.artifact, "figures": run.figures})
         return
-    from edgeq.report.run import document
-
-    show(document(run.figures, run_id=run.id))
+    show(told)
     click.echo(f"\nreport  edgeq report {run.id} --html run.html")
+
+
+def _tell_fleet(fleet: Fleet[Run], *, html: Path | None, markdown: bool, as_json: bool) -> None:
+    from edgeq.report.fleet import Entry, document
+
+    entries = [
+        Entry(
+            one.device,
+            one.artifact,
+            one.result.id if one.result else "",
+            one.result.figures if one.result else None,
+            words(one),
+        )
+        for one in fleet.outcomes
+    ]
+    if publish(document(entries, every_variant=True), html=html, markdown=markdown):
+        return
+    if as_json:
+        emit(plain(fleet, lambda run: {"run": run.id, "artifact": run.artifact, "figures": run.figures}))
+        return
+    show(document(entries), brief=False)
+    runs = " ".join(one.run for one in entries if one.run)
+    if runs:
+        click.echo(f"\nreport  edgeq report {runs} --html fleet.html")

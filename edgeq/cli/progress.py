@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,13 @@ def progress() -> Iterator[Progress]:
         yield lines
         lines.finish()
         return
+    with _drawn() as shown:
+        bars = Bars(shown)
+        yield bars
+        bars.finish()
+
+
+def _drawn() -> RichProgress:
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
@@ -47,16 +54,29 @@ def progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
     )
     stderr = Console(stderr=True)
-    with RichProgress(*columns, console=stderr, transient=True, refresh_per_second=REFRESH_HZ) as shown:
-        bars = Bars(shown)
-        yield bars
-        bars.finish()
+    return RichProgress(*columns, console=stderr, transient=True, refresh_per_second=REFRESH_HZ)
+
+
+@contextmanager
+def several() -> Iterator[Callable[[str], Progress]]:
+    """Listeners for several devices at once, by name: a bar for each, or lines that begin with the name."""
+    if not sys.stderr.isatty():
+        yield lambda name: Lines(f"{name}: ")
+        return
+    with _drawn() as shown:
+        bars: dict[str, Bar] = {}
+        yield lambda name: bars.setdefault(name, Bar(shown, name))
 
 
 class Lines:
-    """One line when a stage begins, one when it ends, and one every ten seconds between."""
+    """One line when a stage begins, one when it ends, and one every ten seconds between.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: how every line begins.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._name = ""
         self._total: int | None = None
         self._done = 0
@@ -67,7 +87,7 @@ class Lines:
         self.finish()
         self._name, self._total, self._done = name, total, 0
         self._began = self._told = time.monotonic()
-        click.echo(f"{name} …", err=True)
+        click.echo(f"{self._prefix}{name} …", err=True)
 
     def advance(self, amount: int = 1) -> None:
         """Counts, and now and then tells."""
@@ -76,12 +96,13 @@ class Lines:
         if now - self._told >= LINE_INTERVAL_S:
             self._told = now
             of = f"/{self._total}" if self._total else ""
-            click.echo(f"{self._name}: {self._done}{of}, {now - self._began:.0f} s", err=True)
+            click.echo(f"{self._prefix}{self._name}: {self._done}{of}, {now - self._began:.0f} s", err=True)
 
     def finish(self) -> None:
         """Ends the current stage, if any."""
         if self._name:
-            click.echo(f"{self._name}: done in {time.monotonic() - self._began:.1f} s", err=True)
+            taken = time.monotonic() - self._began
+            click.echo(f"{self._prefix}{self._name}: done in {taken:.1f} s", err=True)
         self._name = ""
 
 
@@ -115,3 +136,25 @@ class Bars:
             whole = self._total or self._done or 1
             self._shown.update(self._task, total=whole, completed=whole, share="")
         self._task = None
+
+
+class Bar:
+    """One bar of one device; its text is what the device is doing."""
+
+    def __init__(self, shown: RichProgress, name: str) -> None:
+        self._shown, self._name = shown, name
+        self._task = shown.add_task(visible(name), total=None, share="")
+        self._total: int | None = None
+        self._done = 0
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Begins anew with another text."""
+        self._total, self._done = total, 0
+        text = visible(f"{self._name}: {name}")
+        self._shown.reset(self._task, total=total, description=text, share="")
+
+    def advance(self, amount: int = 1) -> None:
+        """Moves the bar."""
+        self._done += amount
+        share = f"{self._done / self._total:.0%}" if self._total else ""
+        self._shown.update(self._task, completed=self._done, share=share)

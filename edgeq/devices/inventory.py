@@ -17,7 +17,8 @@ from edgeq.devices.profile import load_profile
 from edgeq.errors import UsageError
 from edgeq.records import from_plain, to_plain
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""What a device, or a group of them, can be called."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def remove(name: str) -> Device:
 
 
 def _check(device: Device, where: str) -> None:
-    if not _NAME.fullmatch(device.name):
+    if not NAME.fullmatch(device.name):
         raise UsageError(
             f"'{device.name}' cannot be a device name", hint="letters, digits, '.', '_' and '-', at most 63"
         )

@@ -122,9 +122,8 @@ def run_progress(progress: Progress) -> Callable[[RunProgress], None]:
         if seen.stage != stage:
             stage, done = seen.stage, 0
             progress.stage(stage, seen.total or None)
-        if seen.done > done:
-            progress.advance(seen.done - done)
-            done = seen.done
+        progress.advance(max(seen.done - done, 0))  # also by 0: a listener may want to say stop
+        done = max(seen.done, done)
 
     return report
 

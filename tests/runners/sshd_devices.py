@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.devices.inventory import Device
 from edgeq.runners.session import Session
 from edgeq.runners.ssh import SshAddress, SshTransport
 
@@ -184,3 +185,17 @@ class Line:
         for sock in (source, target):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+
+def as_device(sshd: Sshd, name: str, **changes: object) -> Device:
+    """An sshd as a device of the inventory."""
+    fields = {
+        "name": name,
+        "profile": "host",
+        "host": "127.0.0.1",
+        "port": sshd.port,
+        "user": getpass.getuser(),
+        "identity_file": str(sshd.key),
+        **changes,
+    }
+    return Device(**fields)  # type: ignore[arg-type]
