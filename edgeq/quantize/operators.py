@@ -141,6 +141,8 @@ RULES: MappingProxyType[str, Rule | Callable[[ir.Node], Rule]] = MappingProxyTyp
         "Clip": _CLIP,
         "MaxPool": _SHARED,
         "GlobalMaxPool": _SHARED,
+        "ReduceMax": _SHARED,
+        "ReduceMin": _SHARED,
         "Reshape": _SHARED,
         "Flatten": _SHARED,
         "Squeeze": _SHARED,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from tflite_bench import (
@@ -23,7 +24,9 @@ from tflite_bench import (
 )
 
 from edgeq.formats import tflite
-from edgeq.quantize import mend
+from edgeq.formats.onnx import write_qdq
+from edgeq.graph import canonicalise
+from edgeq.quantize import Activations, Recipe, calibrate, make_plan, mend
 from edgeq.quantize.plan import Quant
 
 Grids = dict[str, Quant]
@@ -386,3 +389,28 @@ def test_reals_enter_mended_grids_as_in_onnxruntime(seed: int, tmp_path: Path) -
     litert, onnxruntime = both(case, plan_of({"x": grid, "y": grid}), tmp_path, {"x": reals})
     np.testing.assert_array_equal(litert["y"], onnxruntime["y"])
     np.testing.assert_array_equal(litert["y"], grid.dequantize(grid.quantize(reals)))
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_maximum_over_the_picture_stays_in_integers(keepdims: int, tmp_path: Path) -> None:
+    """From the source's ReduceMax to both files: in the middle of the network, and as its result."""
+    nodes = [
+        node("Conv", "x w b", "c"),
+        node("ReduceMax", "c axes", "m" if keepdims == 0 else "y", keepdims=keepdims),
+        *([node("MatMul", "m v")] if keepdims == 0 else []),
+    ]
+    constants = {"w": f32(8, 6, 3, 3), "b": f32(8), "axes": i64(2, 3), "v": f32(8, 5)}
+    case = Case({"x": IMAGE}, nodes, constants)
+    graph = canonicalise(case.model())
+    assert "GlobalMaxPool" in {step.op_type for step in graph.graph}
+    samples = [case.sample(np.random.default_rng(seed)) for seed in range(3)]
+    prepared, plan = make_plan(graph, calibrate(graph, samples, Recipe()), Recipe())
+    assert plan.float_ops == ()
+    tflite.write(prepared, plan, tmp_path / "m.tflite")
+    write_qdq(prepared, plan, tmp_path / "m.onnx", Activations.U8)
+    assert tflite.delegated(tmp_path / "m.tflite") == (1, {})
+    assert "GlobalMaxPool" not in {step.op_type for step in ir.load(tmp_path / "m.onnx").graph}
+    for sample in samples:
+        [litert] = on_litert(prepared, tmp_path / "m.tflite", sample).values()
+        [onnxruntime] = on_onnxruntime(tmp_path / "m.onnx", sample).values()
+        np.testing.assert_array_equal(litert, onnxruntime)

@@ -138,6 +138,9 @@ def test_global_average(graph, run, tmp_path, rng):
             "3, 2, 2",
         ),
         ("y = Pad (x, pads)", lambda x: np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), "3, 6, 6"),
+        ("y = GlobalMaxPool (x)", lambda x: x.max(axis=(2, 3), keepdims=True), "3, 1, 1"),
+        ("y = ReduceMax (x, one)", lambda x: x.max(axis=1, keepdims=True), "1, 4, 4"),
+        ("y = ReduceMin (x, two)", lambda x: x.min(axis=2, keepdims=True), "3, 1, 4"),
         ("y = Slice (x, one, two, one)", lambda x: x[:, 1:2], "1, 4, 4"),
         ("y = Concat <axis = 1> (x, x)", lambda x: np.concatenate([x, x], axis=1), "6, 4, 4"),
         ("y = Relu (x)", lambda x: np.maximum(x, 0), "3, 4, 4"),
@@ -155,7 +158,7 @@ def test_moving_and_selecting_keeps_the_integers(graph, run, tmp_path, rng, body
     constants = {"w": np.eye(channels, dtype=np.float32)[:, :, None, None]}
     if "pads" in body:
         constants["pads"] = np.int64([0, 0, 1, 1, 0, 0, 1, 1])
-    if "one" in body:
+    if "one" in body or "two" in body:
         constants |= {"one": np.int64([1]), "two": np.int64([2])}
     if "scales" in body:
         constants["scales"] = np.float32([1, 1, 2, 2])
@@ -179,6 +182,24 @@ def test_moving_and_selecting_keeps_the_integers(graph, run, tmp_path, rng, body
         got = run(path, sample, [quantized_name("y")])[0]
         x = grid.quantize(sample["x"])
         np.testing.assert_array_equal(got.astype(int) - grid.zero_point[0], reference(x - grid.zero_point[0]))
+
+
+@pytest.mark.parametrize("dialect", list(Activations))
+def test_padding_with_another_value_than_zero_stays_float(graph, run, tmp_path, rng, dialect):
+    model = graph(
+        """g (float[batch, 3, 4, 4] x) => (float[batch, 3, 6, 6] z) {
+        [first] c = Conv <kernel_shape = [1, 1]> (x, w) [pad] y = Pad (c, pads, seven)
+        [second] z = Conv <kernel_shape = [1, 1]> (y, w) }""",
+        w=np.eye(3, dtype=np.float32)[:, :, None, None],
+        pads=np.int64([0, 0, 1, 1, 0, 0, 1, 1]),
+        seven=np.float32(7),
+    )
+    graph_, plan, samples = planned(model, "x", (1, 3, 4, 4), rng, Recipe())
+    assert [found.node for found in plan.float_ops] == ["pad"]
+    write_qdq(graph_, plan, tmp_path / "m.onnx", dialect)
+    wanted = np.pad(samples[0]["x"], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=7)
+    got = run(tmp_path / "m.onnx", samples[0])[0]
+    assert np.abs(got - wanted).max() < 3 * plan.tensors["z"].scale[0]
 
 
 def test_an_average_pool_becomes_an_integer_convolution(graph, run, tmp_path, rng):

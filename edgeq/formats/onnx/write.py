@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ EXTERNAL_BYTES = 2_000_000_000
 
 _OFFSET = {Activations.S8: 0, Activations.U8: 128}
 _STORAGE = {Activations.S8: np.dtype(np.int8), Activations.U8: np.dtype(np.uint8)}
-_SELECTING = {"Pad", "Relu", "Clip"}
+_SELECTING = {"Clip", "GlobalMaxPool", "Pad", "ReduceMax", "ReduceMin", "Relu"}
 """Operators that select among values, whose float form ONNX Runtime leaves between its DQ and Q."""
 
 _FUSIBLE = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax"}
@@ -64,6 +65,7 @@ def write_qdq(
     model = graph.clone()
     _drop_absorbed(model.graph, plan)
     writer = _Writer(model.graph, activations)
+    selecting = _selecting(model.graph, plan)
     for name, constant in list(model.graph.initializers.items()):
         if name in plan.tensors and constant.uses():
             writer.store(constant, plan.tensors[name])
@@ -74,8 +76,8 @@ def write_qdq(
     for node in list(model.graph):
         if plan.is_float(node.name or "") and node.op_type in _FUSIBLE:
             writer.shield(node)
-        elif node.op_type in _SELECTING and node.outputs[0].name in plan.tensors:
-            writer.select(node)
+    for node, grid in selecting.items():
+        writer.select(node, grid)
     if io is not IoType.FLOAT32:
         _integer_ends(model.graph)
     model.graph.sort()
@@ -140,41 +142,41 @@ class _Writer:
             for reader in readers:
                 reader.replace_input_with(0, copy)
 
-    def select(self, node: ir.Node) -> None:
-        """Lets Pad, Relu and Clip work on integers: DQ → op → Q on one grid is the op on integers."""
+    def select(self, node: ir.Node, grid: Quant) -> None:
+        """Lets a node select among integers: DQ → op → Q on one grid is the op on integers."""
         source, result = node.inputs[0], node.outputs[0]
         dequantize = source.producer() if source is not None else None
         quantize = next((user for user in result.consumers() if user.op_type == "QuantizeLinear"), None)
-        if dequantize is None or quantize is None or dequantize.op_type != "DequantizeLinear":
+        if dequantize is None or quantize is None:
             return
-        if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "constant":
-            node.resize_inputs(max(3, len(node.inputs)))
-            node.replace_input_with(2, dequantize.inputs[2])
-        elif node.op_type != "Pad":
-            self._clip_integers(node, dequantize)
+        if node.op_type in ("Relu", "Clip"):
+            bounds, node.op_type = clip_bounds(node), "Clip"
+            self._set_constants(node, 1, [self._integer(bound, grid) for bound in bounds])
+        elif node.op_type == "GlobalMaxPool":  # which ONNX Runtime has for floats alone
+            node.op_type = "ReduceMax"
+            self._set_constants(node, 1, [np.arange(2, len(result.shape or ()))])
+        elif node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "constant":
+            self._set_constants(node, 2, [self._integer(_fill(node), grid)])
         node.replace_input_with(0, dequantize.inputs[0])
         integers = quantize.outputs[0]
-        name = integers.name
+        name, stored = integers.name, _stored_type(dequantize)
         integers.replace_all_uses_with(result)
         self._graph.remove(quantize, safe=True)
-        result.name, result.type = name, _stored_type(dequantize)
+        if not dequantize.outputs[0].uses() and not dequantize.outputs[0].is_graph_output():
+            self._graph.remove(dequantize, safe=True)
+        result.name, result.type = name, stored
 
-    def _clip_integers(self, node: ir.Node, dequantize: ir.Node) -> None:
-        """Rewrites Relu and Clip with the integers that their bounds have on the grid."""
-        scale, zero = dequantize.inputs[1], dequantize.inputs[2]
-        assert scale is not None
-        assert scale.const_value is not None
-        assert zero is not None
-        assert zero.const_value is not None
+    def _integer(self, real: float, grid: Quant) -> NDArray[Any]:
+        """What stands for a real on a grid, as it is stored. A true scalar."""
         limits = np.iinfo(self._storage)
-        bounds: list[NDArray[Any]] = []
-        for bound in clip_bounds(node):
-            integer = float(np.rint(bound / float(scale.const_value.numpy()))) + int(zero.const_value.numpy())
-            bounds.append(np.array(min(max(integer, limits.min), limits.max), self._storage))
-        node.op_type = "Clip"
-        node.resize_inputs(3)
-        for index, part in enumerate(("low", "high")):
-            node.replace_input_with(index + 1, self._constant(f"{node.name}/{part}", bounds[index]))
+        integer = np.rint(real / float(np.float32(grid.scale[0]))) + grid.zero_point[0] + self._offset
+        return np.array(min(max(integer, limits.min), limits.max), self._storage)
+
+    def _set_constants(self, node: ir.Node, first: int, arrays: Sequence[NDArray[Any]]) -> None:
+        """Gives a node new constants as its inputs from `first` on."""
+        node.resize_inputs(max(len(node.inputs), first + len(arrays)))
+        for index, array in enumerate(arrays, start=first):
+            node.replace_input_with(index, self._constant(f"{node.name}/constant_{index}", array))
 
     def _grid(self, name: str, quant: Quant, zero_point: NDArray[Any] | None) -> list[ir.Value]:
         grid = [self._constant(f"{name}/scale", _along(quant, quant.scale, np.float32))]
@@ -194,6 +196,25 @@ class _Writer:
         node.outputs[0].name = name
         self._graph.append(node)
         return node.outputs[0]
+
+
+def _selecting(graph: ir.Graph, plan: Plan) -> dict[ir.Node, Quant]:
+    """The nodes that are written on integers, each with the grid of both its operand and its result."""
+    found = {}
+    for node in graph:
+        source, result = node.inputs[0] if node.inputs else None, node.outputs[0]
+        grid = plan.tensors.get(result.name or "")
+        if node.op_type not in _SELECTING or grid is None or source is None or plan.is_float(node.name or ""):
+            continue
+        if plan.tensors.get(source.name or "") == grid:
+            found[node] = grid
+    return found
+
+
+def _fill(pad: ir.Node) -> float:
+    """The constant that a Pad pads with."""
+    value = pad.inputs[2] if len(pad.inputs) > 2 else None
+    return 0.0 if value is None or value.const_value is None else float(value.const_value.numpy().reshape(()))
 
 
 def _along(quant: Quant, values: Any, dtype: Any) -> NDArray[Any]:
