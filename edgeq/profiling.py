@@ -20,7 +20,7 @@ from edgeq.ondevice.request import Options, Request, prepare
 from edgeq.ondevice.unfinished import Ticket, ticket
 from edgeq.progress import SILENT, Progress
 from edgeq.runners.session import CutShortError, Session
-from edgeq.runners.trace import FULL, QUICK, Facts, Job, Timing, Trace
+from edgeq.runners.trace import FULL, QUICK, Facts, Job, Provider, Timing, Trace
 from edgeq.runs import Run, save_run
 from edgeq.workspace import Workspace, new_id
 
@@ -45,6 +45,7 @@ def profile(  # noqa: PLR0913  the options of the command line, all by keyword
     batch: Sequence[int] = (1,),
     threads: int = 1,
     full: bool = False,
+    provider: Provider = Provider.CPU,
     progress: Progress = SILENT,
 ) -> Run:
     """Measures latency, memory, energy and accuracy of every model of an artifact on a device.
@@ -60,6 +61,7 @@ def profile(  # noqa: PLR0913  the options of the command line, all by keyword
         batch: samples per inference; several are measured side by side.
         threads: of each engine.
         full: 1024 inferences and 60 s per model, which makes a latency quotable.
+        provider: of ONNX Runtime; XNNPACK and NNAPI are in Android's library.
 
     Raises:
         UsageError: an option or the data cannot be used as given.
@@ -75,6 +77,7 @@ def profile(  # noqa: PLR0913  the options of the command line, all by keyword
         batches=tuple(batch),
         threads=threads,
         full=full,
+        provider=provider,
     )
     return measure(prepare(artifact, device, options), progress)
 
@@ -179,7 +182,8 @@ def _plan(
             feeds, made = noise_feeds(file, request.artifact, folder)
             blobs += made
         library = installed.library(file)
-        planned.append(plan_variant(file, library, feeds, threads=request.options.threads, batch=batch))
+        threads, provider = request.options.threads, request.options.provider
+        planned.append(plan_variant(file, library, feeds, threads=threads, batch=batch, provider=provider))
     return tuple(planned), tuple(blobs)
 
 

@@ -21,6 +21,14 @@ class EngineKind(StrEnum):
     ONNXRUNTIME = "onnxruntime"
 
 
+class Provider(StrEnum):
+    """ONNX Runtime's execution providers that come before the CPU's own kernels, which take the rest."""
+
+    CPU = "cpu"
+    XNNPACK = "xnnpack"
+    NNAPI = "nnapi"
+
+
 class Layout(StrEnum):
     """Axis order of an image input."""
 
@@ -75,8 +83,9 @@ class Variant:
         feeds: its inputs; latency is measured on the first sample.
         threads: intra-op threads.
         batch: samples per inference.
-        options: engine options: for ONNX Runtime `level` (none, basic, extended, all) and session
-            configuration entries; for LiteRT entries of its XNNPACK group in TOML (kernel_mode='"builtin"').
+        options: engine options: for ONNX Runtime `level` (none, basic, extended, all), `provider` (cpu,
+            xnnpack, nnapi) and session configuration entries; for LiteRT entries of its XNNPACK group
+            in TOML (kernel_mode='"builtin"').
         library_version: recorded where the runtime itself tells no version (LiteRT).
     """
 

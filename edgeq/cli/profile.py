@@ -83,6 +83,13 @@ class Counts(click.ParamType):  # type: ignore[type-arg]  # older clicks cannot 
 )
 @click.option("--full", is_flag=True, help="Measure until quotable: at least 1024 inferences and 60 s.")
 @click.option(
+    "--provider",
+    type=click.Choice(["cpu", "xnnpack", "nnapi"]),
+    default="cpu",
+    show_default=True,
+    help="Execution provider of ONNX Runtime; xnnpack and nnapi are for phones.",
+)
+@click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also write an HTML page."
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
@@ -99,6 +106,7 @@ def profile(
     batch: tuple[int, ...],
     threads: int,
     full: bool,
+    provider: str,
     html: Path | None,
     markdown: bool,
     as_json: bool,
@@ -108,11 +116,14 @@ def profile(
     Several devices are measured at the same time, several artifacts one after the other on each.
     """
     import edgeq
+    from edgeq.runners.trace import Provider
 
     if markdown and as_json:
         raise UsageError("--markdown and --json were both given", hint="choose one")
     if is_fleet(devices, artifacts):
-        options = edgeq.Options(power, data, preprocess, labels_from, per_op, batch, threads, full)
+        options = edgeq.Options(
+            power, data, preprocess, labels_from, per_op, batch, threads, full, Provider(provider)
+        )
         with several() as watch:
             fleet = edgeq.profile_fleet(artifacts, devices=devices, options=options, watch=watch)
         _tell_fleet(fleet, html=html, markdown=markdown, as_json=as_json)
@@ -129,6 +140,7 @@ def profile(
             batch=batch,
             threads=threads,
             full=full,
+            provider=Provider(provider),
             progress=listener,
         )
     from edgeq.report.run import document

@@ -14,7 +14,7 @@ from edgeq.errors import UsageError
 from edgeq.figures import Format, Precision
 from edgeq.progress import Progress
 from edgeq.runners.libraries import Library
-from edgeq.runners.trace import EngineKind, Feed, Layout, Variant
+from edgeq.runners.trace import EngineKind, Feed, Layout, Provider, Variant
 from edgeq.samples import Packed, SampleSource
 from edgeq.signature import OPEN, TensorSpec
 
@@ -82,9 +82,15 @@ def noise_feeds(
 
 
 def plan_variant(
-    file: ModelFile, library: Library | None, feeds: tuple[Feed, ...], *, threads: int, batch: int
+    file: ModelFile,
+    library: Library | None,
+    feeds: tuple[Feed, ...],
+    *,
+    threads: int,
+    batch: int,
+    provider: Provider = Provider.CPU,
 ) -> Planned:
-    """One model file in one setting, called by what it is: "int8.tflite", "float.onnx b8".
+    """One model file in one setting, called by what it is: "int8.tflite", "float.onnx b8", "int8.onnx nnapi".
 
     Raises:
         UsageError: the file was written for another batch size.
@@ -97,8 +103,9 @@ def plan_variant(
             hint=f"--batch {fixed[0]}",
         )
     name = f"{_SHORT[file.precision]}.{file.format}" + (f" b{batch}" if batch > 1 else "")
+    chosen = provider is not Provider.CPU and ENGINES[file.format] is EngineKind.ONNXRUNTIME
     variant = Variant(
-        name=name,
+        name=f"{name} {provider}" if chosen else name,
         model=file.sha256,
         engine=ENGINES[file.format],
         library=library.digest if library else "",
@@ -106,6 +113,7 @@ def plan_variant(
         feeds=feeds,
         threads=threads,
         batch=batch,
+        options={"provider": provider.value} if chosen else {},
     )
     return Planned(variant, file)
 

@@ -11,6 +11,7 @@ from edgeq.deployment import deployments
 from edgeq.devices.inventory import LOCAL, Device, get
 from edgeq.devices.profile import DeviceProfile, load_profile
 from edgeq.errors import UsageError
+from edgeq.runners.trace import Provider
 from edgeq.samples import SampleSource, open_samples
 from edgeq.samples.preprocess import Preprocess, load_preprocess
 from edgeq.workspace import Workspace
@@ -28,6 +29,7 @@ class Options:
     batches: tuple[int, ...] = (1,)
     threads: int = 1
     full: bool = False
+    provider: Provider = Provider.CPU
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """ONNX Runtime through its C interface (onnxruntime_c_api.h): an append-only table of functions.
 
-Options: `level` (none, basic, extended, all; default all), anything else is a session configuration entry.
+Options: `level` (none, basic, extended, all; default all), `provider` (cpu, xnnpack, nnapi; default cpu),
+anything else is a session configuration entry. What a provider cannot run stays with the CPU's own kernels.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 from .engines import ITEM_BYTES, Engine, EngineError, Shape, Tensor
 from .native import KINDS, Api, open_library
 
-TABLE_VERSION = 5
+TABLE_VERSION = 12
 """The lowest version of the table that has all of these; the table only ever grows."""
 
 CALLS: Dict[str, Tuple[int, str]] = {  # name → place in OrtApi, kinds of the arguments
@@ -53,6 +54,7 @@ CALLS: Dict[str, Tuple[int, str]] = {  # name → place in OrtApi, kinds of the 
     "ReleaseSessionOptions": (100, "p"),
     "SessionEndProfiling": (110, "ppP"),
     "AddSessionConfigEntry": (130, "pss"),
+    "SessionOptionsAppendExecutionProvider": (216, "psSSz"),
 }
 DTYPES = {  # ONNXTensorElementDataType
     1: "float32",
@@ -71,6 +73,9 @@ DTYPES = {  # ONNXTensorElementDataType
 }
 DTYPE_CODES = {name: code for code, name in DTYPES.items()}
 LEVELS = {"none": 0, "basic": 1, "extended": 2, "all": 99}
+OWN_OPTIONS = ("level", "provider")
+NNAPI = "OrtSessionOptionsAppendExecutionProvider_Nnapi"
+"""Exported by Android's library alone; NNAPI is not among the providers that the table's function knows."""
 LOG_ERRORS_ONLY, ARENA_ALLOCATOR, DEFAULT_MEMORY = 3, 1, 0
 
 
@@ -80,7 +85,8 @@ class OnnxRuntime(Engine):
     def __init__(
         self, library: str, model: str, threads: int, options: Mapping[str, str], profile: str = ""
     ) -> None:
-        base = self._base(open_library(library))
+        self._dll = open_library(library)
+        base = self._base(self._dll)
         self.version = c.CFUNCTYPE(c.c_char_p)(base[1])().decode()
         table = c.CFUNCTYPE(c.POINTER(c.c_void_p), c.c_uint32)(base[0])(TABLE_VERSION)
         if not table:
@@ -157,8 +163,9 @@ class OnnxRuntime(Engine):
         api.call("SetIntraOpNumThreads", settings, threads)
         api.call("SetInterOpNumThreads", settings, 1)
         api.call("SetSessionGraphOptimizationLevel", settings, LEVELS[level])
-        for key in sorted(set(options) - {"level"}):
+        for key in sorted(set(options) - set(OWN_OPTIONS)):
             api.call("AddSessionConfigEntry", settings, key.encode(), options[key].encode())
+        self._choose_provider(settings, options.get("provider", "cpu"), threads)
         if profile:
             api.call("EnableProfiling", settings, os.fsencode(profile))
         self._session = api.own("ReleaseSession", "CreateSession", env, os.fsencode(model), settings)
@@ -168,6 +175,21 @@ class OnnxRuntime(Engine):
         self._input_names = _c_strings([t.name for t in self.inputs])
         self._output_names = _c_strings([t.name for t in self.outputs])
         self._results = (c.c_void_p * len(self.outputs))()
+
+    def _choose_provider(self, settings: int, provider: str, threads: int) -> None:
+        """The execution provider that comes before the CPU's own kernels."""
+        if provider == "xnnpack":  # it has threads of its own
+            self._api.call("SetIntraOpNumThreads", settings, 1)
+            keys, values = _c_strings(["intra_op_num_threads"]), _c_strings([str(threads)])
+            append = "SessionOptionsAppendExecutionProvider"
+            self._api.call(append, settings, b"XNNPACK", keys, values, len(keys))
+        elif provider == "nnapi":
+            if not hasattr(self._dll, NNAPI):
+                raise EngineError("this ONNX Runtime %s has no NNAPI: only Android's has" % self.version)
+            append_nnapi = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_uint32)((NNAPI, self._dll))
+            self._api.check(NNAPI, append_nnapi(settings, 0))
+        elif provider != "cpu":
+            raise EngineError("provider is one of cpu, xnnpack, nnapi, not %s" % provider)
 
     def _words(self, status: int) -> str:
         text = c.string_at(self._api.functions["GetErrorMessage"](status)).decode(errors="replace")

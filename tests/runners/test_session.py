@@ -154,12 +154,18 @@ def test_what_is_wrong_fails_its_variant_alone(local: Session, tmp_path: Path) -
             change(good, "layout", feeds=(wide,)),
             change(good, "library", library=crash),
             change(good, "level", options={"level": "turbo"}),
+            change(good, "xnnpack", options={"provider": "xnnpack"}),
+            change(good, "nnapi", options={"provider": "nnapi"}),
+            change(good, "provider", options={"provider": "gpu"}),
             change(good, "name", feeds=()),
             good,
         )
         trace = local.run(job(*variants, timing=None))
     reasons = {v.name: v.reason for v in trace.variants if v.status is Status.FAILED}
-    assert set(reasons) == {"noise", "cut", "absent", "layout", "library", "level", "name"}
+    assert set(reasons) == {variant.name for variant in variants} - {good.name}
+    assert "XNNPACK execution provider is not supported in this build" in reasons["xnnpack"]
+    assert "only Android's has" in reasons["nnapi"]
+    assert "one of cpu, xnnpack, nnapi" in reasons["provider"]
     assert "Protobuf" in reasons["noise"]
     assert "takes [-1, 3, 6, 8], not [1, 6, 8, 3]" in reasons["layout"]
     assert "does not load" in reasons["library"]
