@@ -87,8 +87,8 @@ def test_accuracy_on_the_device_is_that_of_the_runtime_here(artifact: Path, data
     assert same is not None
     assert (same.top1, same.agreement) == (integer.top1, integer.agreement)  # the same integers in both
     assert integer.agreement == np.mean(logits["int8"].argmax(1) == logits["float"].argmax(1))
-    noise = np.square(logits["float"].astype(float) - logits["int8"]).sum()
-    expected = 10 * np.log10(np.square(logits["float"].astype(float)).sum() / noise)
+    noise = np.square(logits["float"].astype(float) - logits["int8"]).sum(axis=1)
+    expected = np.mean(10 * np.log10(np.square(logits["float"].astype(float)).sum(axis=1) / noise))
     assert integer.sqnr_db == pytest.approx(expected, abs=1e-6)
 
 
