@@ -134,7 +134,8 @@ def test_interrupted_is_130(edgeq, monkeypatch):
 def test_signals_end_the_process_cleanly(corner, number, code):
     """The verb's own clean-up runs, and nothing is left of its half-written file."""
     script = (
-        "import edgeq, pathlib, time\n"
+        "import edgeq, pathlib, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in the background inherit none
         "def slow(*args, **options):\n"
         "    part = pathlib.Path('half.part')\n"
         "    part.write_text('x')\n"
