@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,8 +95,17 @@ def keygen(path: Path, *options: str, passphrase: str = "") -> Path:
     return path
 
 
-def start_sshd(folder: Path, port: int | None = None, key: Path | None = None, extra: str = "") -> Sshd:
-    """Starts an sshd in `folder`; the host key is made unless it is there."""
+def start_sshd(
+    folder: Path,
+    port: int | None = None,
+    key: Path | None = None,
+    extra: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Sshd:
+    """Starts an sshd in `folder`; the host key is made unless it is there.
+
+    `environment` is what commands find there besides the usual, or instead of it.
+    """
     if not Path(SSHD).exists() or not shutil.which("ssh-keygen"):
         pytest.skip("needs OpenSSH's sshd and ssh-keygen (Debian: openssh-server)")
     (folder / "home").mkdir(parents=True, exist_ok=True)
@@ -107,12 +117,17 @@ def start_sshd(folder: Path, port: int | None = None, key: Path | None = None, e
     (folder / "empty").write_text("")
     public = (folder / "host_key.pub").read_text().split()[:2]
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {' '.join(public)}\n")
+    usual = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": f"{folder}/home",
+        "EDGEQ_LEASES": f"{folder}/leases",
+    }
+    variables = " ".join(f"{name}={value}" for name, value in {**usual, **(environment or {})}.items())
     (folder / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
         f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\nLogLevel ERROR\n"
-        f"SetEnv PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin HOME={folder}/home "
-        f"EDGEQ_LEASES={folder}/leases\n"
+        f"SetEnv {variables}\n"
         f"Subsystem sftp internal-sftp\n{extra}"
     )
     if os.getuid() == 0:  # privilege separation wants this folder, which only an init script makes
