@@ -138,8 +138,7 @@ def test_signals_end_the_process_cleanly(corner, number, code):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in the background inherit none
         "def slow(*args, **options):\n"
         "    part = pathlib.Path('half.part')\n"
-        "    part.write_text('x')\n"
-        "    try:\n        time.sleep(60)\n"
+        "    try:\n        part.write_text('x')\n        time.sleep(60)\n"
         "    finally:\n        part.unlink()\n"
         "edgeq.convert = slow\n"
         "import sys; sys.argv = ['edgeq', 'convert', 'x.h5']\n"

@@ -28,6 +28,15 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "small"
 
 
+@pytest.fixture(scope="session")
+def light(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network in one format: two variants and the smaller runtime."""
+    out = tmp_path_factory.mktemp("light") / "small"
+    source = artifact.parent
+    edgeq.convert(source / "small.onnx", calibration=source / "data.npz", formats=("tflite",), out=out)
+    return out
+
+
 @pytest.fixture
 def data(artifact: Path) -> Path:
     return artifact.parent / "data.npz"

@@ -18,15 +18,6 @@ from edgeq.errors import UsageError
 from edgeq.runners.trace import Timing
 
 
-@pytest.fixture(scope="session")
-def light(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same network in one format: two variants and the smaller runtime."""
-    out = tmp_path_factory.mktemp("light") / "small"
-    source = artifact.parent
-    edgeq.convert(source / "small.onnx", calibration=source / "data.npz", formats=("tflite",), out=out)
-    return out
-
-
 @pytest.fixture
 def boards(tmp_path: Path) -> Iterator[dict[str, Sshd]]:
     """Three devices with homes of their own, trusted and in the inventory as a, b and c."""
