@@ -22,6 +22,7 @@ from edgeq.graph.reshapes import normalize_reshapes
 from edgeq.graph.rewrite import Pass, forget_names
 from edgeq.graph.shapes import resolve_shapes
 from edgeq.graph.transposes import merge_transposes, name_results, raise_transposes, sink_transposes
+from edgeq.graph.twins import merge_twins
 
 _SETTLE: tuple[Pass, ...] = (
     lift_constants,
@@ -48,7 +49,7 @@ _SETTLE: tuple[Pass, ...] = (
     fold_into_next,
     remove_dead,
 )
-_FINISH: tuple[Pass, ...] = (join_affine, lift_to_2d, unify_names)
+_FINISH: tuple[Pass, ...] = (merge_twins, join_affine, lift_to_2d, unify_names)
 PASSES = _SETTLE + _FINISH
 """Every pass, in order. The last ones wait until all others have come to rest."""
 

@@ -12,7 +12,7 @@ from edgeq.graph.rewrite import OPSET, Array, array, dims, each_node, freeze
 MAX_BYTES = 1 << 26
 """A folded result may not be larger: ConstantOfShape and Expand can make much out of little."""
 
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 
@@ -51,7 +51,7 @@ def fold_constants(graph: ir.Graph, node: ir.Node) -> bool:
 
     The arithmetic is that of the standard's own reference implementation, `onnx.reference`.
     """
-    if node.op_type in _RANDOM or any(result.is_graph_output() for result in node.outputs):
+    if node.op_type in RANDOM or any(result.is_graph_output() for result in node.outputs):
         return False
     results = _shape_of(node) if node.op_type in ("Shape", "Size") else _evaluate(node)
     if results is None:
