@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeq import atomic
@@ -19,10 +19,10 @@ from edgeq.board.kinds import Cpu, Kind
 from edgeq.board.machine import ADDRESS, HOME_DISK, LINK, Machine
 from edgeq.board.monitor import Monitor
 from edgeq.board.shell import first_command, known_hosts_line, ssh_command
-from edgeq.board.template import free_port, template
+from edgeq.board.template import Template, free_port, template
 from edgeq.devices import connect, inventory
 from edgeq.devices.inventory import Device
-from edgeq.errors import DeviceError, UsageError
+from edgeq.errors import DeviceError, StorageError, UsageError
 from edgeq.progress import SILENT, Progress
 from edgeq.records import from_plain, to_plain
 from edgeq.runners.ssh import HostKey
@@ -78,17 +78,19 @@ def up(kind: Kind, *, name: str | None = None, port: int | None = None, progress
     """
     require(building=False)
     name = name or kind.name
+    _check_name(name)
     folder = places.clones() / name
-    with atomic.locked(folder):
+    built = image(progress)
+    frozen = template(built, kind, progress)
+    with atomic.locked(places.clones()):
         board = _found(folder)
         if board is not None and board.running:
             return _same(board, kind, port)
         if board is not None:
             _end(board)
-        _check_name(name)
-        frozen = template(image(progress), kind, progress)
         progress.stage(f"Board {name}: resuming")
-        board = _start(Board(name, kind.cpu, kind.deterministic, 0, str(frozen.folder.parent)), port, kind)
+        draft = Board(name, kind.cpu, kind.deterministic, port or 0, str(built.folder))
+        board = _start(draft, frozen)
         register(board)
     return board
 
@@ -131,11 +133,9 @@ def down(name: str) -> Board:
     Raises:
         UsageError: there is no such board.
     """
-    with atomic.locked(places.clones() / name):
+    with atomic.locked(places.clones()):
         board = get(name)
         _end(board)
-    with suppress(FileNotFoundError):
-        (places.clones() / f".{name}.lock").unlink()
     return board
 
 
@@ -175,30 +175,38 @@ def boot(board: Board) -> None:
     _set_clock(board.machine)
 
 
-def _start(draft: Board, port: int | None, kind: Kind) -> Board:
+def _start(draft: Board, frozen: Template) -> Board:
+    """Resumes a clone; where no port was asked for, on one that is free."""
     for attempt in range(TRIES):
-        board = Board(draft.name, kind.cpu, kind.deterministic, port or free_port(), draft.image)
+        board = replace(draft, port=draft.port or free_port())
         try:
-            return _resume(board, kind)
+            _resume(board, frozen)
         except BaseException as error:
             _remove(board)
             taken = isinstance(error, DeviceError) and "forwarding" in error.tried
-            if taken and port is not None:
-                raise UsageError(f"port {port} is taken", hint="leave --port out for a free one") from error
+            if taken and draft.port:
+                raise UsageError(
+                    f"port {draft.port} is taken", hint="leave --port out for a free one"
+                ) from error
             if not taken or attempt == TRIES - 1:
                 raise
+        else:
+            return board
     raise AssertionError("the loop returns or raises")
 
 
-def _resume(board: Board, kind: Kind) -> Board:
+def _resume(board: Board, frozen: Template) -> None:
     machine = board.machine
-    frozen = template(machine.image, kind)
-    machine.folder.mkdir(parents=True, mode=0o700)
-    atomic.write_text(machine.folder / RECORD, json.dumps(to_plain(board)) + "\n")
-    sparse.copy(frozen.home, machine.folder / HOME_DISK)
+    try:
+        machine.folder.mkdir(parents=True, mode=0o700)
+        atomic.write_text(machine.folder / RECORD, json.dumps(to_plain(board)) + "\n")
+        sparse.copy(frozen.home, machine.folder / HOME_DISK)
+    except OSError as error:
+        raise StorageError(
+            f"the board's files cannot be written: {error.strerror}", where=str(machine.folder)
+        ) from error
     machine.resume(frozen.memory, frozen.state)
     _set_clock(machine)
-    return board
 
 
 def _set_clock(machine: Machine) -> None:

@@ -25,7 +25,7 @@ IMPORTS = (
     "socket statistics struct subprocess tempfile threading time traceback typing zlib"
 )
 WARM_UP = (
-    "for chip in 0 1 2; do test -e /sys/class/hwmon/hwmon$chip/name || exit 1; done; "
+    "for chip in ina226 ina3221 lm75; do grep -qx $chip /sys/class/hwmon/*/name || exit 1; done; "
     f"python3 -c 'import {IMPORTS.replace(' ', ', ')}' && df /home && sync"
 )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import subprocess
+import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from edgeq import atomic
 from edgeq.board import host, places
@@ -18,10 +21,12 @@ from edgeq.board.image.apt import SUITE, Apt
 from edgeq.board.image.early import initial_file_system
 from edgeq.board.image.steps import failure, run
 from edgeq.board.image.tree import Tree, members
+from edgeq.errors import DeviceError
 from edgeq.progress import SILENT, Progress
 
 KERNEL_SERIES = "6.1"
 HOME_BYTES = 1 << 30
+HOME_OPTIONS = ("-m", "0", "-J", "size=4", "-E", "lazy_itable_init=1,root_owner=0:0")
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,22 @@ def image(progress: Progress = SILENT) -> Image:
     host.require(building=True)
     with atomic.locked(wanted):
         if not wanted.is_dir():
-            with TemporaryDirectory(prefix=".building-", dir=wanted.parent) as work:
-                _build(Path(work), progress)
-                os.replace(Path(work) / "image", wanted)
+            _build_whole(wanted, progress)
     return Image(wanted)
+
+
+def _build_whole(wanted: Path, progress: Progress) -> None:
+    """In a folder of another name, which becomes the image when it is complete."""
+    try:
+        with TemporaryDirectory(prefix=".building-", dir=wanted.parent) as work:
+            _build(Path(work), progress)
+            os.replace(Path(work) / "image", wanted)
+    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+        raise DeviceError(
+            f"the board's image cannot be built: {error}",
+            where=str(wanted.parent),
+            hint="check free space (2 GB) and the network, then run the same command again",
+        ) from error
 
 
 def _build(work: Path, progress: Progress) -> None:
@@ -128,45 +145,24 @@ def _keys(target: Path) -> None:
 
 def _squash(target: Path, packages: Sequence[Path], indexed: Mapping[str, bytes]) -> None:
     """Streams the root into a squashfs, uncompressed: the emulated core would have to unpack it."""
-    plain = ["-noI", "-noD", "-noF", "-noX", "-no-xattrs"]
-    argv = [
-        host.program("sqfstar") or "sqfstar",
-        *plain,
-        "-quiet",
-        "-no-progress",
-        str(target / "root.squashfs"),
-    ]
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as made:
-        assert made.stdin is not None
-        assert made.stderr is not None
-        tree = Tree(made.stdin, root.SKIPPED)
-        private, public = (target / "host_key").read_text(), (target / "id.pub").read_text()
-        root.write_root(tree, packages, indexed, private, public)
-        tree.close()
-        made.stdin.close()
-        said = made.stderr.read().decode(errors="replace")
-    if made.returncode:
-        raise failure(argv, made.returncode, said)
+    plain = ("-noI", "-noD", "-noF", "-noX", "-no-xattrs", "-quiet", "-no-progress")
+    argv = [host.program("sqfstar") or "sqfstar", *plain, str(target / "root.squashfs")]
+    private, public = (target / "host_key").read_text(), (target / "id.pub").read_text()
+    with TemporaryFile() as said:
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=said, stderr=said) as made:
+            assert made.stdin is not None
+            with suppress(BrokenPipeError):  # it has ended; its code and words tell why
+                tree = Tree(made.stdin, root.SKIPPED)
+                root.write_root(tree, packages, indexed, private, public)
+                tree.close()
+                made.stdin.close()
+        said.seek(0)
+        if made.returncode:
+            raise failure(argv, made.returncode, said.read().decode(errors="replace"))
     (target / "host_key").unlink()  # it is in the root; nobody else needs it
 
 
 def _home(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(HOME_BYTES)
-    run(
-        [
-            "mke2fs",
-            "-q",
-            "-t",
-            "ext4",
-            "-E",
-            "lazy_itable_init=1,root_owner=0:0",
-            "-m",
-            "0",
-            "-J",
-            "size=4",
-            str(path),
-        ]
-    )
+    run(["mke2fs", "-q", "-t", "ext4", *HOME_OPTIONS, str(path)])
