@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from edgeq.board.image.modules import BOOT
 from edgeq.board.image.root import guest
 
-FOLDERS = ("base", "bin", "dev", "memory", "modules", "root")
+FOLDERS = ("base", "bin", "dev", "memory", "modules", "system")
 
 
 def initial_file_system(busybox: bytes, modules: Mapping[str, bytes]) -> bytes:

@@ -7,6 +7,6 @@ for disk in /dev/vd?; do
 done
 $B mount -t tmpfs -o size=60% memory /memory
 $B mkdir /memory/upper /memory/work
-$B mount -t overlay -o lowerdir=/base,upperdir=/memory/upper,workdir=/memory/work root /root || exec $B sh
-$B mount -o move /dev /root/dev
-exec $B switch_root /root /sbin/board-init
+$B mount -t overlay -o lowerdir=/base,upperdir=/memory/upper,workdir=/memory/work root /system || exec $B sh
+$B mount -o move /dev /system/dev
+exec $B switch_root /system /sbin/board-init
