@@ -24,6 +24,7 @@ from edgeq.graph.rewrite import (
 
 _WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool"})
 _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Softplus", "Sqrt"})
+_KEEPS_SIGNS = frozenset({"AveragePool", "Concat", "GlobalAveragePool", "Identity", "MaxPool", "Transpose"})
 
 
 @each_node
@@ -155,19 +156,20 @@ def _equals_own_padding(node: ir.Node, pad: ir.Node, own: Sequence[int]) -> bool
     if value is None:
         return False
     if node.op_type == "MaxPool":
-        return value <= float(np.finfo(np.float32).min) or (value == 0 and _is_non_negative(pad.inputs[0]))
+        return value <= float(np.finfo(np.float32).min) or (value == 0 and is_non_negative(pad.inputs[0]))
     if node.op_type == "AveragePool" and any(own) and not integer(node, "count_include_pad", 0):
         return False
     return value == 0
 
 
-def _is_non_negative(value: ir.Value | None) -> bool:
+def is_non_negative(value: ir.Value | None) -> bool:
+    """Whether the value is the result of operators that give nothing below zero."""
     node = value.producer() if value is not None else None
     if node is None:
         return False
     if node.op_type == "Clip":
         low = scalar(operand(node, 1))
         return low is not None and low >= 0
-    if node.op_type in ("MaxPool", "Concat", "AveragePool", "GlobalAveragePool"):
-        return all(_is_non_negative(source) for source in node.inputs)
+    if node.op_type in _KEEPS_SIGNS:
+        return all(is_non_negative(source) for source in node.inputs)
     return node.op_type in _NON_NEGATIVE

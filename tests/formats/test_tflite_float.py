@@ -188,6 +188,9 @@ CASES: dict[str, Case] = {
     "Pad value": Case(
         {"x": IMAGE}, [node("Pad", "x p v")], {"p": i64(0, 0, 1, 2, 0, 0, 0, 3), "v": np.float32(-2)}
     ),
+    "Pad of a vector of one": Case(
+        {"x": IMAGE}, [node("Pad", "x p v")], {"p": i64(0, 0, 1, 2, 0, 0, 0, 3), "v": np.zeros(1, np.float32)}
+    ),
     "Pad axes": Case({"x": IMAGE}, [node("Pad", "x p - a")], {"p": i64(1, 2, 0, 3), "a": i64(2, -1)}),
     "Pad reflect": Case(
         {"x": IMAGE}, [node("Pad", "x p", mode="reflect")], {"p": i64(0, 0, 1, 2, 0, 0, 0, 3)}
@@ -321,6 +324,15 @@ def test_an_onnx_image_becomes_channels_last() -> None:
     assert storage_order(model.graph.inputs[0]) == NHWC
     assert tflite.input_layouts(model) == {"x": "NHWC"}
     assert tflite.input_layouts(CASES["Gemm"].model()) == {"x": "as-is"}
+
+
+@pytest.mark.parametrize("op", ["Abs", "Mish", "Selu", "Softplus", "Softsign"])
+def test_functions_in_front_of_a_convolution_take_its_order(op: str, tmp_path: Path) -> None:
+    case = Case({"x": IMAGE}, [node(op, "x", "f"), node("Conv", "f w")], {"w": f32(8, 6, 3, 3)})
+    model = case.model()
+    assert storage_order(model.graph.inputs[0]) == NHWC
+    tflite.write(model, None, tmp_path / "m.tflite")
+    assert tflite.count_operators(tmp_path / "m.tflite")["TRANSPOSE"] == 1  # of the result, to ONNX's axes
 
 
 @pytest.mark.parametrize("clamp", ["Relu", "Clip"])

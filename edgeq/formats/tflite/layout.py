@@ -31,8 +31,9 @@ CHANNELS_LAST_OPS = frozenset(
 ORDER_BLIND_OPS = frozenset(
     {
         "Abs", "Add", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu", "Exp", "Floor", "Gelu", "HardSigmoid",
-        "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow",
-        "Reciprocal", "Relu", "Round", "Sigmoid", "Sin", "Slice", "Sqrt", "Sub", "Sum", "Tanh",
+        "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu",
+        "Pad", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sin", "Slice", "Softplus",
+        "Softsign", "Sqrt", "Sub", "Sum", "Tanh",
     }
 )  # fmt: skip
 """Operators whose result has the axes of their operand, and which take any order."""

@@ -13,9 +13,8 @@ from edgeq.formats.tflite.layout import NHWC, without
 from edgeq.formats.tflite.lowering import Step, Stored, constant_of
 from edgeq.formats.tflite.operators import Op, Padding, TensorType
 from edgeq.formats.tflite.window import Pair, Window, pad_for, refuse_window, window_of
+from edgeq.graph.padding import is_non_negative
 from edgeq.quantize.plan import Quant
-
-NON_NEGATIVE_OPS = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Sqrt"})
 
 
 def max_pool(step: Step) -> None:
@@ -98,22 +97,7 @@ def _options(window: Window, padding: Padding) -> dict[str, Any]:
 
 def _zero_is_least(step: Step, x: Stored) -> bool:
     """Whether no input lies below zero, so that zero padding never wins."""
-    source = step.value(0)
-    on_grid = x.grid is not None and x.grid.low == 0
-    return on_grid or (source is not None and is_non_negative(source))
-
-
-def is_non_negative(value: ir.Value) -> bool:
-    """Whether a value is the result of an operator that gives nothing below zero."""
-    node = value.producer()
-    if node is None:
-        return False
-    if node.op_type == "Clip":
-        low = node.inputs[1] if len(node.inputs) > 1 else None
-        return low is not None and low.const_value is not None and float(low.const_value.numpy()) >= 0
-    if node.op_type in {"MaxPool", "Concat", "Transpose", "Identity"}:
-        return all(source is not None and is_non_negative(source) for source in node.inputs)
-    return node.op_type in NON_NEGATIVE_OPS
+    return (x.grid is not None and x.grid.low == 0) or is_non_negative(step.value(0))
 
 
 def refuse_pool(node: ir.Node) -> str | None:

@@ -168,7 +168,7 @@ def pad(step: Step) -> None:
     fill = constant_of(step, 2)
     if step.node.attributes.get_string("mode", "constant") == "reflect":
         step.result(Op.MIRROR_PAD, [x, paddings], x.order, mode=0)
-    elif fill is None or float(fill) == 0:
+    elif fill is None or not fill.any():
         step.result(Op.PAD, [x, paddings], x.order)
     elif x.grid is not None:
         value = step.low.file.constant("fill", x.grid.quantize(fill.reshape(1)), TensorType.INT8, x.grid)

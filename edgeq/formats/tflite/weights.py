@@ -13,6 +13,7 @@ from edgeq.formats.tflite.file import Tensor
 from edgeq.formats.tflite.layout import Order
 from edgeq.formats.tflite.lowering import Step, numpy_of
 from edgeq.formats.tflite.operators import TensorType
+from edgeq.quantize.grids import bias_grid
 from edgeq.quantize.plan import Quant
 
 
@@ -45,16 +46,10 @@ def bias_of(step: Step, value: ir.Value | None, x: Tensor, weights: Tensor, chan
     name = f"{step.node.name}/bias" if value is None else str(value.name)
     if not step.integer:
         return step.low.file.constant(name, array, TensorType.FLOAT32)
-    grid = step.low.grid(value) or _implied(x, weights)
-    return step.low.file.constant(name, _integers(grid, array), TensorType.INT32, grid)
-
-
-def _implied(x: Tensor, weights: Tensor) -> Quant:
     assert x.grid is not None
     assert weights.grid is not None
-    scales = np.float32(x.grid.scale[0]) * np.asarray(weights.grid.scale, np.float32)
-    axis = None if len(scales) == 1 else 0
-    return Quant(tuple(float(s) for s in scales), (0,) * len(scales), bits=32, axis=axis)
+    grid = step.low.grid(value) or bias_grid(weights.grid, x.grid.scale[0])
+    return step.low.file.constant(name, _integers(grid, array), TensorType.INT32, grid)
 
 
 def _integers(grid: Quant, array: NDArray[np.float32]) -> NDArray[np.int32]:
