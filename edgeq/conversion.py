@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -19,7 +19,7 @@ from edgeq.progress import SILENT, Progress
 from edgeq.quantize.dialect import Activations, IoType, WeightGranularity
 from edgeq.quantize.recipe import Recipe
 from edgeq.runners.trace import Layout
-from edgeq.samples import Sample, SampleSource, open_samples
+from edgeq.samples import SampleSource, open_samples
 from edgeq.samples.noise import NoiseSamples
 from edgeq.samples.preprocess import Preprocess, load_preprocess
 from edgeq.signature import TensorSpec
@@ -28,7 +28,7 @@ from edgeq.workspace import Workspace
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeq.quantize.statistics import Statistics
+    from edgeq.quantize.pipeline import Quantized
     from edgeq.verify.kept import KeptOutputs
     from edgeq.writing import Files
 
@@ -107,7 +107,6 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
 
 
 def _convert(request: Request, progress: Progress) -> Conversion:
-    from edgeq.quantize import make_plan
     from edgeq.summary import about, figures, write_report
     from edgeq.verify import verify
     from edgeq.verify.kept import KeptOutputs
@@ -118,18 +117,16 @@ def _convert(request: Request, progress: Progress) -> Conversion:
     inputs = input_specs(graph)
     bounds = _bounds(inputs, request.preprocess)
     data = _open(inputs, request)
-    watch.start("calibrate", None if data is None else len(data))
     kept = KeptOutputs()
-    statistics = _statistics(graph, data, bounds, request.recipe, kept, progress)
-    watch.start("plan")
-    prepared, plan = make_plan(graph, statistics, request.recipe)
+    quantized = _quantized(graph, data, bounds, request.recipe, kept, watch)
+    prepared, plan = quantized.graph, quantized.plan
     with artifacts.draft(request.out) as folder:
-        watch.start("write")
+        watch.stage("write")
         models = write_models(graph, prepared, plan, _files(request), folder)
         (folder / artifacts.PLAN).write_text(plan.to_json() + "\n", "utf-8")
         samples = data if data is not None else NoiseSamples(inputs, bounds)
-        watch.start("verify", len(samples))
-        shown = verify(prepared, plan, models, samples, inputs, kept, progress)
+        watch.stage("verify", len(samples))
+        shown = verify(quantized, models, samples, inputs, kept, progress)
         result = figures(request, before, prepared, plan, shown, watch.seconds())
         write_report(result, folder)
         artifacts.seal(folder, models, about(request, inputs, result))
@@ -144,9 +141,9 @@ def _read(request: Request, watch: _Stopwatch) -> tuple[ir.Model, dict[str, int]
     from edgeq.graph import canonicalise
     from edgeq.summary import operators
 
-    watch.start("read")
+    watch.stage("read")
     source = read_source(request.model)
-    watch.start("rewrite")
+    watch.stage("rewrite")
     graph = canonicalise(source)
     if Format.TFLITE in request.formats:
         tflite.check(graph)
@@ -184,37 +181,39 @@ def _bounds(inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None) -> Bo
     return {spec.name: preprocess.bounds(spec.channels) for spec in images}
 
 
-def _statistics(
+def _quantized(
     graph: ir.Model,
     data: SampleSource | None,
     bounds: Bounds,
     recipe: Recipe,
     kept: KeptOutputs,
-    progress: Progress,
-) -> Statistics:
-    from edgeq.quantize import batch_norm_statistics, calibrate
+    watch: _Stopwatch,
+) -> Quantized:
+    """By data where there is some, otherwise by what the model says of itself."""
+    from edgeq.quantize import Quantized, batch_norm_statistics, make_plan, quantize
 
-    if data is None:
-        return batch_norm_statistics(graph, bounds)
-    return calibrate(graph, _counted(data, progress), recipe, kept.add)
-
-
-def _counted(samples: SampleSource, progress: Progress) -> Iterator[Sample]:
-    for sample in samples:
-        yield sample
-        progress.advance()
+    if data is not None:
+        return quantize(graph, data, recipe, kept.add, watch)
+    watch.stage("calibrate")
+    statistics = batch_norm_statistics(graph, bounds)
+    watch.stage("plan")
+    prepared, plan = make_plan(graph, statistics, recipe)
+    return Quantized(prepared, prepared, plan)
 
 
 class _Stopwatch:
-    """Tells the listener of each stage and keeps its seconds; a stage ends where the next one starts."""
+    """Passes progress on and keeps the seconds of each stage; a stage ends where the next one starts."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._starts: list[tuple[str, float]] = []
 
-    def start(self, stage: str, total: int | None = None) -> None:
-        self._starts.append((stage, perf_counter()))
-        self._progress.stage(stage, total)
+    def stage(self, name: str, total: int | None = None) -> None:
+        self._starts.append((name, perf_counter()))
+        self._progress.stage(name, total)
+
+    def advance(self, amount: int = 1) -> None:
+        self._progress.advance(amount)
 
     def seconds(self) -> dict[str, float]:
         ends = [start for _, start in self._starts[1:]] + [perf_counter()]

@@ -1,4 +1,4 @@
-"""Which integers stand for which reals: `calibrate` or `batch_norm_statistics`, then `make_plan`.
+"""Which integers stand for which reals: `quantize` with data, or `batch_norm_statistics`, then `make_plan`.
 
 Names are loaded when first used, so that the enums of `edgeq.quantize.dialect` cost no NumPy.
 """
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgeq.quantize.dialect import Activations as Activations
     from edgeq.quantize.dialect import IoType as IoType
     from edgeq.quantize.dialect import WeightGranularity as WeightGranularity
+    from edgeq.quantize.pipeline import Quantized as Quantized
+    from edgeq.quantize.pipeline import quantize as quantize
     from edgeq.quantize.plan import Plan as Plan
     from edgeq.quantize.plan import Quant as Quant
     from edgeq.quantize.recipe import Recipe as Recipe
@@ -25,12 +27,14 @@ _HOME = {
     "IoType": "dialect",
     "Plan": "plan",
     "Quant": "plan",
+    "Quantized": "pipeline",
     "Recipe": "recipe",
     "Statistics": "statistics",
     "WeightGranularity": "dialect",
     "batch_norm_statistics": "datafree",
     "calibrate": "calibration",
     "make_plan": "assign",
+    "quantize": "pipeline",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 (the table above is the list)

@@ -46,11 +46,11 @@ def calibrate(
     observer: _Extremes | _Sketches = kind(model, names)
     inputs = {value.name or "": value for value in model.graph.inputs}
     outputs = [value.name or "" for value in model.graph.outputs]
-    session, fetched = _session(model, dict.fromkeys((*observer.fetched, *outputs)))
+    session = FloatSession(model, (*observer.fetched, *outputs))
     count = 0
     for count, sample in enumerate(samples, start=1):
         feed = {name: _checked(sample, value, count - 1) for name, value in inputs.items()}
-        seen = feed | dict(zip(fetched, session.run(fetched, feed), strict=True))
+        seen = {**feed, **session.run(feed)}
         observer.add(seen, count - 1)
         if on_outputs is not None:
             on_outputs([seen[name] for name in outputs])
@@ -113,24 +113,43 @@ def _reduced(model: ir.Model, value: ir.Value, op_type: str) -> str:
     return name
 
 
-def _session(model: ir.Model, fetched: Iterable[str]) -> tuple[Any, list[str]]:
-    """A float session whose outputs are the fetched values, as far as they are no inputs; and their names."""
-    import onnxruntime as ort
+class FloatSession:
+    """The float graph in ONNX Runtime, with any of its values as outputs.
 
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    names = [name for name in fetched if name in values]
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(values[name] for name in names)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Fetching every activation is bound by memory: a second thread took no wall time off, and 70 % more CPU.
-    options.intra_op_num_threads = 1
-    try:
-        return ort.InferenceSession(
-            ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        ), names
-    except Exception as error:  # ONNX Runtime's own errors share no base class
-        raise ModelError(f"ONNX Runtime cannot run the float graph: {error}") from error
+    Args:
+        model: a graph; it is not changed.
+        fetched: names of the values that `run` gives. Inputs among them are left out.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the graph.
+    """
+
+    def __init__(self, model: ir.Model, fetched: Iterable[str]) -> None:
+        import onnxruntime as ort
+
+        model = model.clone()
+        values = {value.name: value for node in model.graph for value in node.outputs}
+        self._names = [name for name in dict.fromkeys(fetched) if name in values]
+        self._inputs = [value.name or "" for value in model.graph.inputs]
+        model.graph.outputs.clear()
+        model.graph.outputs.extend(values[name] for name in self._names)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Fetching activations is bound by memory: a second thread took no wall time off, and 70 % more CPU.
+        options.intra_op_num_threads = 1
+        try:
+            self._session = ort.InferenceSession(
+                ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own errors share no base class
+            raise ModelError(f"ONNX Runtime cannot run the float graph: {error}") from error
+
+    def run(self, sample: Arrays) -> dict[str, NDArray[Any]]:
+        """One inference: input name → array to value name → array."""
+        if not self._names:
+            return {}
+        feed = {name: sample[name] for name in self._inputs}
+        return dict(zip(self._names, self._session.run(self._names, feed), strict=True))
 
 
 def _checked(sample: Arrays, value: ir.Value, index: int) -> NDArray[Any]:

@@ -22,18 +22,29 @@ class RangeMethod(StrEnum):
     ADAPTIVE = "adaptive"
 
 
+class Rounding(StrEnum):
+    """How weights become integers (`edgeq.quantize.rounding`)."""
+
+    NEAREST = "nearest"
+    OPTIMAL = "optimal"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a plan is to be made.
 
-    Three names are accepted: `fast` (min-max ranges), `balanced` (adaptive ranges, the default) and `best`.
-    `best` is so far the same as `balanced`: the algorithms that will set it apart do not exist yet.
+    Three names are accepted: `fast` (min-max ranges and nothing else), `balanced` (the default: equalised
+    channels, averaged ranges, optimal rounding) and `best`. `best` is so far the same as `balanced`: the
+    algorithms that will set it apart do not exist yet. Equalisation and rounding need calibration data.
 
     Attributes:
         name: for the report.
         weights: one scale per output channel, or one per tensor.
         ranges: the range method inside the network; inputs and outputs take the full range that was seen.
         percentile: for `RangeMethod.PERCENTILE`, the share (in %) of values that stay unclipped at each end.
+        equalize: the exponent that shares the spread of channels between activations and weights
+            (`edgeq.quantize.equalize`), 0 for none. Per-tensor weights are left alone.
+        rounding: to the nearest integer, or for the least error at each layer's output.
         keep_float: shell patterns of layer names that stay float, with all their parts (`layer/part`).
         io: what the TFLite file takes and gives. The ONNX file is float at both ends unless told otherwise.
         activations: how the ONNX file stores activations; None follows the target's device profile.
@@ -43,6 +54,8 @@ class Recipe:
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
     ranges: RangeMethod = RangeMethod.ADAPTIVE
     percentile: float = 99.99
+    equalize: float = 0.3
+    rounding: Rounding = Rounding.OPTIMAL
     keep_float: tuple[str, ...] = ()
     io: IoType = IoType.FLOAT32
     activations: Activations | None = None
@@ -52,6 +65,11 @@ class Recipe:
             raise UsageError(
                 f"percentile must be above 50 and at most 100, not {self.percentile}",
                 where=f"recipe {self.name}",
+            )
+
+        if not 0.0 <= self.equalize <= 1.0:
+            raise UsageError(
+                f"equalize must be between 0 and 1, not {self.equalize}", where=f"recipe {self.name}"
             )
 
     @classmethod
@@ -79,7 +97,7 @@ class Recipe:
 
 
 NAMED = {
-    "fast": Recipe("fast", ranges=RangeMethod.MIN_MAX),
+    "fast": Recipe("fast", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST),
     "balanced": Recipe("balanced"),
     "best": Recipe("best"),
 }

@@ -10,14 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.artifact import ModelFile
 from edgeq.execution import Arrays
 from edgeq.figures import AgreementFigure, FileFigure, Format, LayerFigure, ParityFigure, Precision
 from edgeq.progress import SILENT, Progress
-from edgeq.quantize.plan import Plan
+from edgeq.quantize.pipeline import Quantized
 from edgeq.samples import SampleSource
 from edgeq.signature import TensorSpec
 from edgeq.verify.agreement import AgreementTally
@@ -42,8 +41,7 @@ class Verification:
 
 
 def verify(
-    graph: ir.Model,
-    plan: Plan,
+    quantized: Quantized,
     models: Sequence[ModelFile],
     samples: SampleSource,
     inputs: Sequence[TensorSpec],
@@ -53,7 +51,7 @@ def verify(
     """Runs every file over all samples, in one pass and bounded memory.
 
     Args:
-        graph: the float graph that plan and files belong to.
+        quantized: the graphs and the plan that the files were written from.
         models: the files as written; the float ONNX file is the reference and has to be among them.
         samples: in the source model's own form, which `inputs` tells.
         expected: the float outputs as far as they are known already; the others are computed.
@@ -63,7 +61,8 @@ def verify(
     """
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        layers = _drift(graph, plan, samples, scratch)
+        graph, plan = quantized.graph, quantized.plan
+        layers = _drift(quantized, samples, scratch)
         reference = _Reference(expected, next(m for m in models if _is(m, Format.ONNX, Precision.FLOAT32)))
         integer = [Loaded.open(model) for model in models if model.precision is Precision.INT8]
         tallies = {model: AgreementTally(model.file.name) for model in integer}
@@ -104,9 +103,9 @@ class _Reference:
         return self._known.get(index) or self._loaded.run(sample, inputs)
 
 
-def _drift(graph: ir.Model, plan: Plan, samples: SampleSource, scratch: Path) -> tuple[LayerFigure, ...]:
+def _drift(quantized: Quantized, samples: SampleSource, scratch: Path) -> tuple[LayerFigure, ...]:
     """A pass of its own over a few samples: its two sessions are gone before the files are loaded."""
-    drift = Drift(graph, plan, scratch)
+    drift = Drift(quantized, scratch)
     for sample in islice(samples, DRIFT_SAMPLES):
         drift.add(sample)
     return drift.figures()

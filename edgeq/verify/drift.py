@@ -13,7 +13,8 @@ from edgeq.figures import LayerFigure
 from edgeq.formats import onnx
 from edgeq.measure.accuracy import SQNR_CAP_DB
 from edgeq.quantize.dialect import Activations
-from edgeq.quantize.plan import Plan, Quant
+from edgeq.quantize.pipeline import Quantized
+from edgeq.quantize.plan import Quant
 from edgeq.verify.cut import inner_tensors, with_outputs
 
 
@@ -24,15 +25,15 @@ class Drift:
     there speaks for every dialect.
     """
 
-    def __init__(self, graph: ir.Model, plan: Plan, scratch: Path) -> None:
+    def __init__(self, quantized: Quantized, scratch: Path) -> None:
+        graph, plan = quantized.graph, quantized.plan
         self._plan = plan
         self._tensors = inner_tensors(graph, plan)
         names = [name for _, name in self._tensors]
         if not names:
             return
-        wide = with_outputs(graph, names)
-        onnx.write_float(wide, scratch / "drift.float.onnx")
-        onnx.write_qdq(wide, plan, scratch / "drift.int8.onnx", Activations.U8)
+        onnx.write_float(with_outputs(quantized.reference, names), scratch / "drift.float.onnx")
+        onnx.write_qdq(with_outputs(graph, names), plan, scratch / "drift.int8.onnx", Activations.U8)
         self._float = OnnxExecutable(scratch / "drift.float.onnx")
         self._int8 = OnnxExecutable(scratch / "drift.int8.onnx")
         self._sqnr_db = dict.fromkeys(names, 0.0)

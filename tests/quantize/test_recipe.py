@@ -4,7 +4,7 @@ import pytest
 
 from edgeq.errors import UsageError
 from edgeq.quantize import Activations, IoType, Recipe, WeightGranularity
-from edgeq.quantize.recipe import RangeMethod
+from edgeq.quantize.recipe import RangeMethod, Rounding
 
 
 @pytest.mark.parametrize("name", ["fast", "balanced", "best"])
@@ -16,6 +16,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
         'base = "fast"\nweights = "per-tensor"\nranges = "percentile"\npercentile = 99\n'
+        'equalize = 1\nrounding = "optimal"\n'
         'keep_float = ["head/*"]\nio = "int8"\nactivations = "s8"\n'
     )
     assert Recipe.load(path) == Recipe(
@@ -23,6 +24,8 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         WeightGranularity.PER_TENSOR,
         RangeMethod.PERCENTILE,
         99.0,
+        1.0,
+        Rounding.OPTIMAL,
         ("head/*",),
         IoType.INT8,
         Activations.S8,
@@ -36,6 +39,8 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         ('ranges = "kl"', "min-max"),
         ("percentile = 20", "above 50"),
         ('percentile = "99"', "wrong type"),
+        ("equalize = 1.5", "between 0 and 1"),
+        ('rounding = "up"', "nearest, optimal"),
         ('keep_float = "a"', "wrong type"),
         ('base = "worst"', "fast, balanced, best"),
         ("ranges = [", "cannot be read"),

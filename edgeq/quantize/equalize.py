@@ -1,0 +1,228 @@
+"""Cross-layer equalisation: channels are scaled so that one grid fits them all, at no cost at run time.
+
+A layer's output channel c may be divided by d_c if everything that reads it multiplies its weights for
+channel c by d_c, as long as only positively homogeneous operators stand between: ReLU, max-pools, averages,
+and residual additions, whose chains share one d. ReLU6 joins for the channels that never reach its bound.
+
+Sources: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section
+4.1 (the scaling, and why it is exact); Xiao et al. 2023, "SmoothQuant", section 4 (what the activations are
+spared the weights have to bear: an exponent shares it out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq.quantize.operators import Kind, clip_bounds, data_inputs, is_constant, rule_of
+
+Floats = NDArray[np.float64]
+
+LIMIT = 16.0
+"""No channel is scaled by more than this, relative to the others of its tensor."""
+
+MARGIN = 1.1
+"""A channel below a ReLU6 keeps its observed extreme times this under the bound."""
+
+_LEAST = 1e-4  # of the greatest: channels smaller than this count as this large
+_LEAST_REACH = 1e-3
+
+_LINEAR = frozenset({"Conv", "Gemm"})
+_HOMOGENEOUS = frozenset(
+    {"Relu", "Clip", "Add", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Reshape"}
+)
+
+
+@dataclass(eq=False)
+class Chain:
+    """Values whose channels are scaled together.
+
+    Attributes:
+        values: every member, in graph order.
+        writers, readers: the layers at its ends.
+        bound: the least upper bound of a clip in it.
+    """
+
+    values: list[ir.Value] = field(default_factory=list)
+    writers: list[ir.Node] = field(default_factory=list)
+    readers: list[ir.Node] = field(default_factory=list)
+    bound: float = np.inf
+
+
+def equalize(
+    model: ir.Model, peaks: Mapping[str, Floats], exponent: float
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """A copy of a prepared model that computes the same function with channels of like size.
+
+    Args:
+        model: the prepared graph.
+        peaks: value name → [C] the greatest magnitude of each channel that calibration saw, for all values
+            that `channel_values` names.
+        exponent: 0 equalises weights alone, 1 activations alone (SmoothQuant's alpha). Where a chain is read
+            by depthwise layers only, whose weights have a scale for each input channel, it is always 1.
+
+    Returns:
+        The model, and the layers whose outputs were scaled.
+    """
+    model = model.clone()
+    done: list[str] = []
+    for chain in chains(model.graph):
+        divisor = _divisor(chain, peaks, exponent)
+        if divisor is None:
+            continue
+        for node in chain.writers:
+            _divide_outputs(node, divisor)
+        for node in chain.readers:
+            _multiply_inputs(node, divisor)
+        done += [node.name or "" for node in chain.writers]
+    return model, tuple(done)
+
+
+def channel_values(model: ir.Model) -> tuple[str, ...]:
+    """The values whose channels `equalize` has to know."""
+    found = (value for chain in chains(model.graph) for value in chain.values if _has_grid(value))
+    return tuple(value.name or "" for value in found)
+
+
+def chains(graph: ir.Graph) -> Iterator[Chain]:
+    """The chains that may be scaled: all their writers and readers are known layers."""
+    parents: dict[ir.Value, ir.Value] = {}
+    fixed = {*graph.inputs, *graph.outputs}
+
+    def root(value: ir.Value) -> ir.Value:
+        while (parent := parents.setdefault(value, value)) is not value:
+            value = parent
+        return value
+
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None and not is_constant(value)]
+        if _keeps_channels(node):
+            for value in inputs:
+                parents[root(value)] = root(node.outputs[0])
+        elif node.op_type in _LINEAR and _scalable(node):
+            parents.setdefault(inputs[0], inputs[0])
+            parents.setdefault(node.outputs[0], node.outputs[0])
+        else:
+            fixed.update((*inputs, *node.outputs))
+    found: dict[ir.Value, Chain] = {}
+    for value in list(parents):
+        _join(found.setdefault(root(value), Chain()), value)
+    barred = {root(value) for value in fixed}
+    for key, chain in found.items():
+        if key not in barred and chain.writers and chain.readers:
+            yield chain
+
+
+def _join(chain: Chain, value: ir.Value) -> None:
+    chain.values.append(value)
+    producer = value.producer()
+    if producer is not None and producer.op_type in _LINEAR:
+        chain.writers.append(producer)
+    elif producer is not None and producer.op_type in ("Clip", "Relu"):
+        chain.bound = min(chain.bound, clip_bounds(producer)[1])
+    chain.readers += [use.node for use in value.uses() if use.node.op_type in _LINEAR and use.idx == 0]
+
+
+def _keeps_channels(node: ir.Node) -> bool:
+    """Whether the operator does to c·x what it does to x, times c, channel by channel (c > 0)."""
+    if node.op_type not in _HOMOGENEOUS:
+        return False
+    shapes = [value.shape for value in (*data_inputs(node), *node.outputs)]
+    if (
+        any(shape is None or len(shape) < 2 for shape in shapes)
+        or len({shape[1] for shape in shapes if shape}) > 1
+    ):
+        return False
+    if node.op_type == "Add":
+        return not any(map(is_constant, node.inputs)) and shapes[0] == shapes[1]
+    if node.op_type == "Clip":
+        return clip_bounds(node)[0] == 0.0
+    if node.op_type == "Reshape":
+        before, after = shapes
+        return before is not None and after is not None and (len(after), tuple(before)[2:]) == (2, (1, 1))
+    return node.op_type != "Pad" or rule_of(node).kind is Kind.SHARED
+
+
+def _scalable(node: ir.Node) -> bool:
+    weight = node.inputs[1]
+    if any(
+        not is_constant(value) or len(value.uses()) != 1 for value in node.inputs[1:] if value is not None
+    ):
+        return False
+    if node.op_type == "Gemm" or weight is None or weight.shape is None:
+        return node.op_type == "Gemm"
+    groups = node.attributes.get_int("group", 1)
+    return groups == 1 or (weight.shape[1] == 1 and groups == weight.shape[0])
+
+
+def _divisor(chain: Chain, peaks: Mapping[str, Floats], exponent: float) -> Floats | None:
+    """[C] what the chain's channels are divided by; None where nothing is known of it."""
+    members = [peaks[value.name or ""] for value in chain.values if value.name in peaks]
+    peak = np.max(members, axis=0) if members else np.zeros(1)
+    if not peak.any():
+        return None
+    amplitude = np.maximum(peak, _LEAST * peak.max())
+    mixing = [_by_input(node) for node in chain.readers if not _is_depthwise(node)]
+    if mixing:
+        reach = np.maximum(np.max(mixing, axis=0), _LEAST_REACH)
+        amplitude = amplitude**exponent / reach ** (1.0 - exponent)
+    if np.isinf(chain.bound):
+        return np.asarray(np.clip(amplitude / np.exp(np.log(amplitude).mean()), 1.0 / LIMIT, LIMIT))
+    least = np.minimum(np.maximum(peak * MARGIN / chain.bound, 1.0 / LIMIT), 1.0)
+    return np.asarray(np.maximum(amplitude / amplitude.max(), least))
+
+
+def _has_grid(value: ir.Value) -> bool:
+    """Not in front of a clip, which its producer absorbs."""
+    return not any(user.op_type in ("Relu", "Clip") for user in value.consumers())
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    return node.op_type == "Conv" and node.attributes.get_int("group", 1) > 1
+
+
+def _by_input(node: ir.Node) -> Floats:
+    """[C] the greatest share that an input channel has in any output's largest weight, up to 1."""
+    weight = np.abs(np.asarray(_array(node.inputs[1]), np.float64))
+    if node.op_type == "Conv":
+        weight = weight.max(axis=(2, 3))
+    elif node.attributes.get_int("transB", 0) == 0:
+        weight = weight.T
+    share: Floats = weight / np.maximum(weight.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    greatest: Floats = share.max(axis=0)
+    return greatest
+
+
+def _divide_outputs(node: ir.Node, divisor: Floats) -> None:
+    axis = 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1 else 1
+    _scale(node.inputs[1], 1.0 / divisor, axis)
+    if len(node.inputs) > 2:
+        _scale(node.inputs[2], 1.0 / divisor, -1)
+
+
+def _multiply_inputs(node: ir.Node, divisor: Floats) -> None:
+    if node.op_type == "Conv":
+        axis = 0 if _is_depthwise(node) else 1
+    else:
+        axis = 1 if node.attributes.get_int("transB", 0) == 1 else 0
+    _scale(node.inputs[1], divisor, axis)
+
+
+def _scale(value: ir.Value | None, factor: Floats, axis: int) -> None:
+    if value is None:
+        return
+    array = np.asarray(_array(value), np.float64)
+    shape = [1] * array.ndim
+    shape[axis] = len(factor)
+    value.const_value = ir.tensor((array * factor.reshape(shape)).astype(np.float32), name=value.name)
+
+
+def _array(value: ir.Value | None) -> NDArray[Any]:
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy()
