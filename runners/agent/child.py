@@ -6,6 +6,7 @@ likes: its output goes to standard error, which the run keeps in the variant's l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ from .perf import Counter, NoCounter
 
 Reply = Dict[str, Any]
 PROGRESS_NS = 500_000_000
+OOM_SCORE = "500"
+"""When memory runs out the kernel ends this process, which costs a variant, and not the run's own."""
 
 
 class Worker:
@@ -166,6 +169,8 @@ def _counter() -> Union[Counter, str]:
 
 def serve() -> int:
     """Answers requests until standard input ends."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write(OOM_SCORE)
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
 

@@ -23,6 +23,8 @@ from .run import PARTIAL, PROTOCOL, State, supervise
 Json = Dict[str, Any]
 KEEP_S = 7 * 24 * 3600.0
 """Runs and blobs that nobody has touched for this long are swept away."""
+KEEP_RUNS = 8
+"""The newest runs stay in any case: where the calendar jumps by years, all that was measured looks old."""
 
 
 def probe(root: Root, _: Json) -> Json:
@@ -173,13 +175,19 @@ def records(root: Root, _: Json) -> Json:
 def sweep(root: Root) -> None:
     """Removes runs and blobs that have not been touched for a week, and half-made files of dead processes."""
     oldest = time.time() - KEEP_S
-    for folder in (root.runs, root.blobs):
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            path = os.path.join(folder, name)
-            with contextlib.suppress(OSError):
-                if os.path.getmtime(path) >= oldest or path == os.path.abspath(sys.argv[0]):
-                    continue
-                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    for path in (*_by_age(root.runs)[:-KEEP_RUNS], *_by_age(root.blobs)):
+        with contextlib.suppress(OSError):
+            if os.path.getmtime(path) >= oldest or path == os.path.abspath(sys.argv[0]):
+                continue
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def _by_age(folder: str) -> List[str]:
+    """What is in a folder, the oldest first."""
+    try:
+        return sorted((entry.path for entry in os.scandir(folder)), key=os.path.getmtime)
+    except OSError:
+        return []
 
 
 def _log_tail(folder: str) -> str:

@@ -6,6 +6,7 @@ The trace it leaves has the shape of `Trace` in the host's protocol.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ PROFILED_INFERENCES = 50
 COUNTED_INFERENCES = 5
 WARM_UP_LIMIT_S = 20.0
 STATE_INTERVAL_S = 0.4
+FULL_DISK_PATIENCE_S = 300.0
 PARTIAL = "partial.json"
 """The trace so far; variants that are not finished are failed in it, without a reason."""
 
@@ -244,9 +246,21 @@ def supervise(root: Root, folder: str) -> int:
     watchdog.daemon = True
     watchdog.start()
     try:
-        write_json(os.path.join(folder, "trace.json"), Run(root, folder, state).execute(), durable=True)
+        _write_out(os.path.join(folder, "trace.json"), Run(root, folder, state).execute())
         state.end("done")
     except Exception as error:
         state.end("failed", "%s: %s" % (type(error).__name__, error))
         raise  # the traceback goes to the run's log
     return 0
+
+
+def _write_out(path: str, trace: Mapping[str, Any]) -> None:
+    """Writes the trace; on a full disk it waits for room rather than losing what was measured."""
+    patient_until = time.monotonic() + FULL_DISK_PATIENCE_S
+    while True:
+        try:
+            return write_json(path, trace, durable=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > patient_until:
+                raise
+        time.sleep(1.0)
