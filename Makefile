@@ -1,4 +1,4 @@
-# The household: setup, demo, test, lint, bench, clean. Every recipe works from a fresh clone and calls setup.
+# The household: setup, board, demo, test, lint, bench, clean. Every recipe works from a fresh clone and calls setup.
 PYTHON ?= python3
 APT ?= yes
 PYTEST_ARGS ?=
@@ -9,7 +9,7 @@ DEMO := build/demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup board demo test lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -43,6 +43,9 @@ $(VENV)/.tools: $(VENV)/.ready
 	fi; \
 	if [ -z "$$missing" ]; then touch $@; \
 	else echo "Tests that need$$missing will skip. To run them: apt-get install$$missing"; fi
+
+board: setup ## what emulated ARM boards need: Debian packages (as root), and their image, built once
+	$(VENV)/bin/edgeq board setup
 
 demo: setup ## obtain MobileNetV2, then convert, deploy and profile it on this machine
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/mobilenet/demo.sh $(DEMO)

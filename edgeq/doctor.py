@@ -97,7 +97,7 @@ _LIBRARIES = (
 )
 
 _PROGRAMS = (
-    ("qemu-system-aarch64", "an emulated ARM board; this edgeq does not start one yet"),
+    ("qemu-system-aarch64", "emulated ARM boards: `edgeq board setup` gets the rest"),
     ("ssh", "trying a connection by hand; edgeq itself does not need it"),
 )
 

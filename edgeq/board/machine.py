@@ -77,7 +77,7 @@ class Machine:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         end = time.monotonic() + GRACE_S
-        while self.pid is not None:
+        while not _has_ended(pid):
             if time.monotonic() > end:
                 raise DeviceError(f"QEMU (process {pid}) does not end", where=self.folder.name)
             time.sleep(0.02)
@@ -118,6 +118,15 @@ class Machine:
             *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:{ADDRESS}:{self.port}-:22"),
             *("-device", f"virtio-net-device,netdev=net,id={LINK}", "-device", "virtio-rng-device"),
         ]
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, its sockets and files included: dead to the last or gone from the table."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"
 
 
 def version() -> str:

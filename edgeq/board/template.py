@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +20,9 @@ from edgeq.board.monitor import Monitor
 from edgeq.board.shell import first_command
 from edgeq.errors import DeviceError
 from edgeq.progress import SILENT, Progress
+
+PORTS = range(20_000, 32_768)
+"""Below the ports that Linux gives to connections: a board whose power was cut finds its own again."""
 
 # What the agent imports, so that its first start on a clone compiles nothing: the root is read-only.
 IMPORTS = (
@@ -74,11 +79,17 @@ def template(image: Image, kind: Kind, progress: Progress = SILENT) -> Template:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback address that nobody uses now, and none that the kernel gives to connections.
+
+    Raises:
+        DeviceError: none was found.
+    """
+    for _ in range(100):
+        port = random.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((ADDRESS, port))
+            return port
+    raise DeviceError(f"no free port between {PORTS.start} and {PORTS.stop}", where=ADDRESS)
 
 
 def _freeze(machine: Machine, frozen: Template) -> None:
