@@ -71,6 +71,24 @@ def test_the_float_file_is_the_graph(model, tmp_path, rng):
     assert os.listdir(tmp_path) == ["f.onnx"]
 
 
+@pytest.mark.parametrize("io", [IoType.FLOAT32, IoType.UINT8])
+def test_every_constant_of_a_qdq_file_is_read(rng, tmp_path, io):
+    """ONNX Runtime warns users of those that are not."""
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+        g (float[batch, 3, 8, 8] image) => (float[batch, 3, 8, 8] y)
+        <float[3,3,3,3] w, float fill = {0.0}, int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}>
+        { [conv] c = Conv (image, w) [act] r = Relu (c) [pad] y = Pad (r, pads, fill) }""")
+    proto.graph.initializer.append(
+        onnx.numpy_helper.from_array(rng.normal(size=(3, 3, 3, 3)).astype(np.float32), "w")
+    )
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    samples = [{"image": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)}]
+    graph, plan = make_plan(model, calibrate(model, samples, Recipe()), Recipe())
+    write_qdq(graph, plan, tmp_path / "q.onnx", Activations.U8, io)
+    written = onnx.load(tmp_path / "q.onnx").graph
+    assert {one.name for one in written.initializer} <= {name for node in written.node for name in node.input}
+
+
 @pytest.mark.parametrize("dialect", list(Activations))
 def test_the_qdq_file_is_valid_and_keeps_names_and_batch(planned, tmp_path, rng, dialect):
     graph, plan, _ = planned

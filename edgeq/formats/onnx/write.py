@@ -80,6 +80,7 @@ def write_qdq(
         writer.select(node, grid)
     if io is not IoType.FLOAT32:
         _integer_ends(model.graph)
+    _drop_unused(model.graph)
     model.graph.sort()
     _save(model, path)
 
@@ -233,12 +234,15 @@ def _drop_absorbed(graph: ir.Graph, plan: Plan) -> None:
         assert source is not None
         name = result.name
         result.replace_all_uses_with(source, replace_graph_outputs=True)
-        bounds = [value for value in node.inputs[1:] if value is not None and value.is_initializer()]
         graph.remove(node, safe=True)
         source.name = name
-        for value in bounds:
-            if not value.uses() and value.name is not None:  # ONNX Runtime warns of every such constant
-                del graph.initializers[value.name]
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    """Removes constants that no node reads: ONNX Runtime warns of every one."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
 
 
 def _integer_ends(graph: ir.Graph) -> None:
