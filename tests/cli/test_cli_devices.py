@@ -6,6 +6,8 @@ import json
 import pytest
 from sshd_devices import free_port, keygen, start_sshd
 
+from edgeq.runners.agent.power_sources import SOURCES
+
 
 @pytest.fixture
 def sshd(tmp_path):
@@ -47,6 +49,7 @@ def test_a_device_from_add_to_remove(edgeq, add):
     assert checked.exit_code == 0
     assert "promises" in checked.stdout
     assert "Power source" in checked.stdout
+    assert all(source in checked.stdout for source in SOURCES)  # with its rails, or why there are none
     assert edgeq("devices", "remove", "board").exit_code == 0
     assert listed(edgeq) == ["local"]
 
