@@ -31,14 +31,11 @@ class Monitor:
         self._where = folder.name
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(TIMEOUT_S)
-        handle = os.open(folder, os.O_PATH)
-        try:  # through /proc: a socket's address holds 107 bytes, and a path may be longer
-            self._socket.connect(f"/proc/self/fd/{handle}/{SOCKET}")
+        try:
+            _connect(self._socket, folder)
         except OSError as error:
             self._socket.close()
             raise DeviceError("the board is not running", where=self._where) from error
-        finally:
-            os.close(handle)
         self._lines = self._socket.makefile("rb")
         self._next()
         self.execute("qmp_capabilities")
@@ -108,3 +105,12 @@ class Monitor:
             raise DeviceError("QEMU has ended", where=self._where)
         told: dict[str, Any] = json.loads(line)
         return told
+
+
+def _connect(local: socket.socket, folder: Path) -> None:
+    """Through /proc: a socket's address holds 107 bytes, and a path may be longer."""
+    handle = os.open(folder, os.O_PATH)
+    try:
+        local.connect(f"/proc/self/fd/{handle}/{SOCKET}")
+    finally:
+        os.close(handle)

@@ -1,7 +1,7 @@
 """Emulated boards for tests: one clone per test process and kind, shared by its tests, gone at the end.
 
-`board` is the Cortex-A76, `board_of(Kind(Cpu.MAX, deterministic=True))` any other, `fresh_board()` a clone that
-no other test has touched. Every test has an inventory of its own, with the boards that it asked for.
+`board` is the Cortex-A76, `board_of(Kind(Cpu.MAX, deterministic=True))` any other, `fresh_board()` a clone
+that no other test has touched. Every test has an inventory of its own, with the boards that it asked for.
 """
 
 from __future__ import annotations
