@@ -137,6 +137,7 @@ class FloatSession:
         options.log_severity_level = 3
         # Fetching activations is bound by memory: a second thread took no wall time off, and 70 % more CPU.
         options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = ort.InferenceSession(
                 ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -88,10 +88,10 @@ class Grams:
             gram.add(_on_grid(input_columns(node, seen[name], self._rng), self._plan.tensors[name]))
 
     def found(self) -> dict[str, Gram]:
-        """Node name → Gram."""
+        """Name of the layer's result → Gram."""
         for gram in self._grams.values():
             gram.flush()
-        return {node.name or "": gram for node, gram in self._grams.items() if gram.count > 1}
+        return {_name(node.outputs[0]): gram for node, gram in self._grams.items() if gram.count > 1}
 
 
 def _on_grid(reals: NDArray[np.float32], grid: Quant) -> NDArray[np.float32]:

@@ -20,6 +20,8 @@ from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
+from edgeq.quantize.search import best_method
+from edgeq.quantize.statistics import Statistics
 
 Arrays = Mapping[str, NDArray[Any]]
 Outputs = Callable[[Sequence[NDArray[Any]]], None]
@@ -35,6 +37,9 @@ class Samples(Protocol):
 
 MOST_SAMPLES = 128
 """Equalisation and rounding look at no more samples than this, evenly spaced."""
+
+SEARCH_SAMPLES = 24
+"""The choice of a range method looks at no more than this: methods differ by more than samples do."""
 
 _TOLD = 3
 
@@ -86,6 +91,10 @@ def quantize(
             notes.append(f"the output channels of {len(scaled)} layers were scaled to use their grids evenly")
     progress.stage("calibrate", len(samples))
     statistics = calibrate(model, _told(samples, progress), recipe, on_outputs)
+    if recipe.ranges is RangeMethod.SEARCHED:
+        progress.stage("search", len(samples))
+        recipe, told = _searched(model, statistics, samples, recipe, progress)
+        notes.append(told)
     prepared, plan = make_plan(model, statistics, recipe)
     rounded = prepared
     if recipe.rounding is Rounding.OPTIMAL:
@@ -108,6 +117,19 @@ def _equalized(
     return equalize(model, peaks, recipe.equalize)
 
 
+def _searched(
+    model: ir.Model, statistics: Statistics, samples: Samples, recipe: Recipe, progress: Progress
+) -> tuple[Recipe, str]:
+    def plan_of(method: RangeMethod) -> tuple[ir.Model, Plan]:
+        return make_plan(model, statistics, replace(recipe, ranges=method))
+
+    best, found = best_method(model, plan_of, _some(samples, progress, SEARCH_SAMPLES))
+    listed = ", ".join(f"{method} {found[method]:.1f}" for method in found)
+    return replace(recipe, ranges=best), (
+        f"ranges are {best}, the best for this network; SQNR in dB with activations alone quantised: {listed}"
+    )
+
+
 def _rounded(model: ir.Model, plan: Plan, samples: Samples, progress: Progress) -> tuple[ir.Model, list[str]]:
     grams = Grams(model, plan)
     session = FloatSession(model, grams.inputs)
@@ -124,8 +146,8 @@ def _rounded(model: ir.Model, plan: Plan, samples: Samples, progress: Progress) 
     ]
 
 
-def _some(samples: Samples, progress: Progress) -> Iterator[Arrays]:
-    step = max(1, -(-len(samples) // MOST_SAMPLES))
+def _some(samples: Samples, progress: Progress, most: int = MOST_SAMPLES) -> Iterator[Arrays]:
+    step = max(1, -(-len(samples) // most))
     for index, sample in enumerate(_told(samples, progress)):
         if index % step == 0:
             yield sample

@@ -130,4 +130,5 @@ _METHODS: dict[RangeMethod, Callable[[Sketch, Recipe], Range]] = {
     RangeMethod.PERCENTILE: lambda sketch, recipe: percentile(sketch, recipe.percentile),
     RangeMethod.MSE: lambda sketch, recipe: least_error(sketch, 2.0),
     RangeMethod.ADAPTIVE: lambda sketch, recipe: adaptive(sketch),
+    RangeMethod.SEARCHED: lambda sketch, recipe: adaptive(sketch),
 }

@@ -20,6 +20,7 @@ class RangeMethod(StrEnum):
     MEAN_MIN_MAX = "mean-min-max"
     MSE = "mse"
     ADAPTIVE = "adaptive"
+    SEARCHED = "searched"
 
 
 class Rounding(StrEnum):
@@ -34,13 +35,14 @@ class Recipe:
     """How a plan is to be made.
 
     Three names are accepted: `fast` (min-max ranges and nothing else), `balanced` (the default: equalised
-    channels, averaged ranges, optimal rounding) and `best`. `best` is so far the same as `balanced`: the
+    channels, ranges chosen by the output, optimal rounding) and `best`, so far the same as `balanced`: the
     algorithms that will set it apart do not exist yet. Equalisation and rounding need calibration data.
 
     Attributes:
         name: for the report.
         weights: one scale per output channel, or one per tensor.
         ranges: the range method inside the network; inputs and outputs take the full range that was seen.
+            `searched` takes the best for this network's output (`edgeq.quantize.search`) where there is data.
         percentile: for `RangeMethod.PERCENTILE`, the share (in %) of values that stay unclipped at each end.
         equalize: the exponent that shares the spread of channels between activations and weights
             (`edgeq.quantize.equalize`), 0 for none. Per-tensor weights are left alone.
@@ -52,7 +54,7 @@ class Recipe:
 
     name: str = "balanced"
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
-    ranges: RangeMethod = RangeMethod.ADAPTIVE
+    ranges: RangeMethod = RangeMethod.SEARCHED
     percentile: float = 99.99
     equalize: float = 0.3
     rounding: Rounding = Rounding.OPTIMAL

@@ -47,7 +47,7 @@ def round_weights(
     Args:
         model: the graph that `make_plan` returned.
         plan: its plan.
-        grams: node name → second moments of the node's quantised inputs.
+        grams: name of a layer's result → second moments of the layer's quantised inputs.
 
     Returns:
         The model, and what each layer gained.
@@ -55,7 +55,7 @@ def round_weights(
     model = model.clone()
     gains = []
     for node in model.graph:
-        gram = grams.get(node.name or "")
+        gram = grams.get(node.outputs[0].name or "")
         weight = node.inputs[1] if gram is not None else None
         if gram is None or weight is None or weight.const_value is None:
             continue
@@ -69,7 +69,7 @@ def round_weights(
         if bias is not None and bias.const_value is not None:
             shift = np.einsum("gok,gk->go", matrix - rounded, gram.mean).reshape(-1)
             _replace(bias, np.asarray(bias.const_value.numpy(), np.float64) + shift)
-        gains.append(_gain(node.name or "", matrix, rounded, scale, gram))
+        gains.append(_gain(node.name or node.outputs[0].name or "", matrix, rounded, scale, gram))
     return model, tuple(gains)
 
 
