@@ -37,6 +37,17 @@ def efficientnet_v2(module):
     return module.EfficientNetV2(0.5, 0.3, 40, blocks_args=blocks, **_SMALL)
 
 
+def inception_resnet(keras):
+    """One residual block of each kind behind a convolution."""
+    module = builder(keras, "inception_resnet_v2")
+    module.layers = keras.layers  # in Keras 2 it is the builder of the whole that sets it
+    image = keras.Input((20, 20, 3))
+    x = module.conv2d_bn(image, 16, 3, strides=2)
+    for kind in ("block35", "block17", "block8"):
+        x = module.inception_resnet_block(x, 0.2, kind, 1)
+    return keras.Model(image, x)
+
+
 LIGHT = {
     "MobileNet": lambda keras: keras.applications.MobileNet(alpha=0.25, **_SMALL),
     "MobileNetV2": lambda keras: keras.applications.MobileNetV2(alpha=0.35, **_SMALL),
@@ -53,13 +64,13 @@ LIGHT = {
     "NASNet": lambda keras: builder(keras, "nasnet").NASNet(
         penultimate_filters=288, num_blocks=1, stem_block_filters=32, skip_reduction=False, **_SMALL
     ),
+    "InceptionResNetV2": inception_resnet,
     "ConvNeXt": lambda keras: builder(keras, "convnext").ConvNeXt([1, 1, 1, 1], [16, 24, 32, 40], **_SMALL),
     "Xception": lambda keras: keras.applications.Xception(**{**_HEADLESS, "input_shape": (71, 71, 3)}),
 }
 HEAVY = {
     "MobileNetV3 large": ("keras3", ".h5", lambda keras: keras.applications.MobileNetV3Large(**_SMALL)),
     "InceptionV3": ("keras3", ".keras", lambda keras: keras.applications.InceptionV3(**_LARGE)),
-    "InceptionResNetV2": ("keras2", ".h5", lambda keras: keras.applications.InceptionResNetV2(**_LARGE)),
 }
 
 
