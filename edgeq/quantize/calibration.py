@@ -130,7 +130,7 @@ class FloatSession:
         model = model.clone()
         values = {value.name: value for node in model.graph for value in node.outputs}
         self._names = [name for name in dict.fromkeys(fetched) if name in values]
-        self._inputs = [value.name or "" for value in model.graph.inputs]
+        self._inputs = {value.name or "": value.dtype for value in model.graph.inputs}
         model.graph.outputs.clear()
         model.graph.outputs.extend(values[name] for name in self._names)
         options = ort.SessionOptions()
@@ -149,7 +149,10 @@ class FloatSession:
         """One inference: input name → array to value name → array."""
         if not self._names:
             return {}
-        feed = {name: sample[name] for name in self._inputs}
+        feed = {
+            name: np.ascontiguousarray(sample[name], None if dtype is None else dtype.numpy())
+            for name, dtype in self._inputs.items()
+        }
         return dict(zip(self._names, self._session.run(self._names, feed), strict=True))
 
 

@@ -144,7 +144,7 @@ def input_columns(node: ir.Node, values: NDArray[Any], rng: np.random.Generator)
     pads = node.attributes.get_ints("pads", (0, 0, 0, 0))
     strides = node.attributes.get_ints("strides", (1, 1))
     dilations = node.attributes.get_ints("dilations", (1, 1))
-    data = values[0]
+    data = np.asarray(values[0], np.float32)
     if any(pads):
         data = np.pad(data, ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     sizes = [

@@ -25,6 +25,7 @@ DAMPING = 0.01
 """Share of the mean activation energy added to all columns, so that columns without inputs round plainly."""
 
 _BLOCK = 128
+_ROUNDOFF = 1e-7
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ def gptq(weight: Floats, gram: Floats, scale: Floats, damping: float = DAMPING) 
     weight = np.take_along_axis(weight, order[:, None, :], 2)
     gram = np.take_along_axis(np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2)
     columns = weight.shape[2]
-    added = damping * energy.mean(axis=1) + np.finfo(np.float32).tiny
-    upper = _factor(gram + added[:, None, None] * np.eye(columns))
+    upper = _factor(gram, damping * np.maximum(energy.mean(axis=1), 0.0) + np.finfo(np.float32).tiny)
     rounded = np.empty_like(weight)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
@@ -121,13 +121,20 @@ def gptq(weight: Floats, gram: Floats, scale: Floats, damping: float = DAMPING) 
     return np.take_along_axis(rounded, np.argsort(order, axis=1)[:, None, :], 2)
 
 
-def _factor(gram: Floats) -> Floats:
-    """[groups, n, n] upper triangular U with gram⁻¹ = Uᵀ·U.
+def _factor(gram: Floats, added: Floats) -> Floats:
+    """[groups, n, n] upper triangular U with (gram + added · I)⁻¹ = Uᵀ·U; `added` is [groups].
 
-    With rows and columns in reverse, gram = L·Lᵀ; reversed again that is R·Rᵀ with R upper, and U = R⁻¹.
+    With rows and columns in reverse, the sum is L·Lᵀ; reversed again that is R·Rᵀ with R upper, and U = R⁻¹.
+    Moments summed in float32 can have slightly negative eigenvalues: then more is added.
     """
-    reverse = np.linalg.cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1]
-    return np.linalg.inv(reverse)
+    identity = np.eye(gram.shape[2])
+    while True:
+        try:
+            reverse = np.linalg.cholesky((gram + added[:, None, None] * identity)[:, ::-1, ::-1])
+        except np.linalg.LinAlgError:
+            added = 10.0 * np.maximum(added, _ROUNDOFF * np.abs(gram).max(axis=(1, 2)))
+        else:
+            return np.linalg.inv(reverse[:, ::-1, ::-1])
 
 
 def _replace(value: ir.Value, array: Floats) -> None:

@@ -66,6 +66,14 @@ def test_it_comes_near_the_best_of_all_roundings(rng):
     assert np.mean(errors) < 2.0 * np.mean(least)
 
 
+@pytest.mark.parametrize("moments", [np.zeros((3, 3)), np.ones((3, 3)) - 1e-3 * np.eye(3)])
+def test_inputs_that_tell_nothing_still_give_a_rounding(rng, moments):
+    """A dead layer, and moments that rounding errors have made indefinite."""
+    weight = rng.normal(size=(1, 2, 3))
+    found = gptq(weight, moments[None], np.full((1, 2), 0.1), damping=1e-12)
+    assert np.abs(found - weight).max() <= 0.11
+
+
 def test_integers_stay_within_the_grid(rng):
     weight, gram = problem(rng, 12)
     found = gptq(100.0 * weight[None, None], gram[None], np.array([[0.1]]))
