@@ -20,6 +20,8 @@ from edgeq.errors import DeviceError
 QEMU = "qemu-system-aarch64"
 ADDRESS = "127.0.0.1"
 MEMORY_MIB = 768
+TRANSLATED_MIB = 256
+"""Room for translated code, which QEMU else lets grow to a gigabyte per board."""
 HOME_DISK = "home.ext4"
 LINK = "link"
 CONSOLE = "console.log"
@@ -101,7 +103,7 @@ class Machine:
             *("-daemonize", "-nodefaults", "-display", "none", "-pidfile", "pid"),
             *("-serial", f"file:{CONSOLE}", "-qmp", f"unix:{SOCKET},server=on,wait=off"),
             *("-M", board, "-cpu", self.kind.cpu.features, "-smp", str(self.kind.cores)),
-            *("-m", str(MEMORY_MIB), "-accel", f"tcg,thread={threads}"),
+            *("-m", str(MEMORY_MIB), "-accel", f"tcg,thread={threads},tb-size={TRANSLATED_MIB}"),
             *(("-icount", "shift=0") if self.kind.deterministic else ()),
             *(
                 "-kernel",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ from edgeq.progress import SILENT, Progress
 
 PORTS = range(20_000, 32_768)
 """Below the ports that Linux gives to connections: a board whose power was cut finds its own again."""
+
+TRIES = 3
+TRIAL_S = 60.0
+SETTLE_S = 1.0
+"""For the end of the last connection to reach the board before it is frozen."""
 
 # What the agent imports, so that its first start on a clone compiles nothing: the root is read-only.
 IMPORTS = (
@@ -71,10 +77,7 @@ def template(image: Image, kind: Kind, progress: Progress = SILENT) -> Template:
         if not wanted.is_dir():
             progress.stage(f"Board {kind.name}: first boot, frozen for all that follow")
             with TemporaryDirectory(prefix=".freezing-", dir=image.folder) as work:
-                frozen = Template(Path(work) / kind.name)
-                frozen.folder.mkdir()
-                _freeze(Machine(frozen.folder, image, kind, free_port()), frozen)
-                os.replace(frozen.folder, wanted)
+                os.replace(_proven(Path(work), image, kind).folder, wanted)
     return Template(wanted)
 
 
@@ -92,6 +95,29 @@ def free_port() -> int:
     raise DeviceError(f"no free port between {PORTS.start} and {PORTS.stop}", where=ADDRESS)
 
 
+def _proven(work: Path, image: Image, kind: Kind) -> Template:
+    """A template from which a clone has answered: now and then all clones of a frozen board stay asleep."""
+    for attempt in range(TRIES):
+        frozen = Template(work / f"{kind.name}-{attempt}")
+        frozen.folder.mkdir()
+        _freeze(Machine(frozen.folder, image, kind, free_port()), frozen)
+        if _wakes(Machine(work / f"trial-{attempt}", image, kind, free_port()), frozen):
+            return frozen
+    raise DeviceError(f"none of {TRIES} frozen boards went on when it was resumed", where=kind.name)
+
+
+def _wakes(trial: Machine, frozen: Template) -> bool:
+    trial.folder.mkdir()
+    sparse.copy(frozen.home, trial.folder / HOME_DISK)
+    try:
+        trial.resume(frozen.memory, frozen.state)
+        return first_command(trial, ["true"], TRIAL_S).code == 0
+    except DeviceError:
+        return False
+    finally:
+        trial.kill()
+
+
 def _freeze(machine: Machine, frozen: Template) -> None:
     sparse.copy(machine.image.home, frozen.home)
     try:
@@ -102,6 +128,7 @@ def _freeze(machine: Machine, frozen: Template) -> None:
                 f"its first boot went wrong: {done.stderr.decode(errors='replace').strip()}",
                 where=machine.kind.name,
             )
+        time.sleep(SETTLE_S)
         with Monitor(machine.folder) as monitor:
             monitor.freeze(frozen.state)
     finally:
