@@ -74,11 +74,11 @@ def test_its_sensors_follow_the_load_that_is_played(board: Board) -> None:
 
 
 def test_a_clone_knows_nothing_of_another(board: Board, fresh_board: Callable[..., Board]) -> None:
-    run(board, "touch /etc/mine /home/edge/mine /tmp/mine", user="root")
+    run(board, "touch /etc/mine ~edge/mine /dev/shm/mine", user="root")
     other = fresh_board()
     assert {board.name, other.name} <= {one.name for one in boards.boards()}
-    assert run(other, "ls /etc/mine /home/edge/mine /tmp/mine 2>/dev/null || true") == ""
-    assert run(board, "ls -d /etc/mine /home/edge/mine && rm /home/edge/mine", user="root").count("mine") == 2
+    assert run(other, "ls /etc/mine ~edge/mine /dev/shm/mine 2>/dev/null || true") == ""
+    assert run(board, "ls -d /etc/mine ~edge/mine && rm ~edge/mine", user="root").count("mine") == 2
 
 
 def test_down_leaves_nothing_behind(fresh_board: Callable[..., Board]) -> None:
