@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeq.board.boards import Board
     from edgeq.report.document import Document
 
+USERS = ("edge", "lab", "root")
 CPUS = ("cortex-a76", "cortex-a72", "neoverse-n1", "max")
 
 _EXAMPLES = (
@@ -104,7 +105,9 @@ def list_boards(as_json: bool) -> None:
         ("edgeq board ssh --user root virtual-a76", "As root; `lab` is a second plain user."),
     ),
 )
-@click.option("--user", type=click.Choice(("edge", "lab", "root")), default="edge", show_default=True)
+@click.option(
+    "--user", type=click.Choice(USERS), default=USERS[0], show_default=True, help="Who to be there."
+)
 @click.argument("name", type=BOARD, required=False)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND]…")
 def ssh(user: str, name: str | None, words: tuple[str, ...]) -> None:
