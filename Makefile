@@ -51,7 +51,7 @@ demo: setup ## obtain MobileNetV2, then convert, deploy and profile it on this m
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/mobilenet/demo.sh $(DEMO)
 
 test: setup ## every test, two at a time
-	$(RUN) -m pytest -n 2 $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy
 	$(RUN) -m ruff check

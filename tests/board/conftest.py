@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(FIRST_BUILD_S))
+            item.add_marker(pytest.mark.xdist_group("board"))  # boards of two processes starve each other
 
 
 @pytest.fixture(scope="session")
