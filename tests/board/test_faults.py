@@ -1,4 +1,4 @@
-"""What goes wrong in the field, on a real kernel: cables, sshd, disks, clocks, other users.
+"""What goes wrong in the field, on a real kernel: cables, sshd, disks, clocks, memory, other users.
 
 One board of its own for all of it. After each test nothing of a run is left there: no process, no half file.
 """
@@ -215,3 +215,16 @@ def test_two_users_at_one_board(shaken: Board, session: Session) -> None:
     with session.lease():
         pass
     other.close()
+
+
+def test_memory_runs_out(shaken: Board, session: Session, tmp_path: Path) -> None:
+    """The kernel's own choice of whom to end is the engine and not the run; the next run is well."""
+    with session.lease():
+        work = job(session, tmp_path)
+        trace = session.run(work, Once(lambda: run(shaken, "echo f > /proc/sysrq-trigger")))
+        (variant,) = trace.variants
+        assert variant.status is Status.FAILED
+        assert "out of memory?" in variant.reason
+        session.forget(work.id)
+        again = job(session, tmp_path)
+        check(session, again, session.run(again), tmp_path)
