@@ -48,7 +48,7 @@ def session(shaken: Board) -> Iterator[Session]:
     """The user edge's session; afterwards nothing may be left of what it did."""
     found = session_of(shaken)
     yield found
-    assert run(shaken, "find /home/edge /home/lab -name '*.part'") == ""
+    assert run(shaken, "find ~edge ~lab -name '*.part'") == ""
     assert run(shaken, "ps -ef | grep '[s]upervise\\|[b]lobs.*engine' || true") == ""
     found.close()
 
@@ -119,7 +119,7 @@ def test_the_cable_is_pulled_during_an_upload(shaken: Board, session: Session, t
 
     digest = session.upload(source, pull)
     assert pulled
-    assert run(shaken, f"sha256sum < /home/edge/.cache/edgeq/blobs/{digest}").split()[0] == digest
+    assert run(shaken, f"sha256sum < ~edge/.cache/edgeq/blobs/{digest}").split()[0] == digest
 
 
 def test_the_cable_is_out_while_the_run_ends(shaken: Board, session: Session, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_the_disk_fills_up_during_an_upload(shaken: Board, session: Session, tmp
 
     with pytest.raises(StorageError, match=r"No space left|needs 12\.0 MB"):
         session.upload(source, fill_at_a_third)
-    assert run(shaken, "find /home/edge -name '*.part'") == ""
-    run(shaken, "rm /home/filler")
+    assert run(shaken, "find ~edge -name '*.part'") == ""
+    run(shaken, "rm ~edge/../filler")
     assert session.missing([session.upload(source)]) == set()
 
 
@@ -162,7 +162,7 @@ def test_the_disk_is_full_when_the_run_ends(shaken: Board, session: Session, tmp
 
     def for_a_while() -> None:
         fill(shaken)
-        threading.Timer(30.0, lambda: run(shaken, "rm /home/filler")).start()
+        threading.Timer(30.0, lambda: run(shaken, "rm ~edge/../filler")).start()
 
     with session.lease():
         work = replace(job(session, tmp_path), outputs=False)
@@ -174,7 +174,7 @@ def test_the_disk_is_full_when_the_run_ends(shaken: Board, session: Session, tmp
 
 FILL = """
 import os
-file, size, step = os.open("/home/filler", os.O_CREAT | os.O_WRONLY), 0, 1 << 24
+file, size, step = os.open(os.path.expanduser("~edge/../filler"), os.O_CREAT | os.O_WRONLY), 0, 1 << 24
 while step >= 1024:
     try:
         os.posix_fallocate(file, size, step)
