@@ -9,11 +9,11 @@ DEMO := build/demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: help setup board demo test lint format bench clean
+.PHONY: help setup board demo test test-board lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 setup: $(VENV)/.ready $(VENV)/.tools ## .venv with everything the tests need (APT=no leaves Debian packages alone)
 
@@ -50,8 +50,11 @@ board: setup ## what emulated ARM boards need: Debian packages (as root), and th
 demo: setup ## obtain MobileNetV2, then convert, deploy and profile it on this machine
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/mobilenet/demo.sh $(DEMO)
 
-test: setup ## every test, two at a time
-	$(RUN) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+test: setup ## every test but those on emulated boards, two at a time
+	$(RUN) -m pytest -n 2 --ignore=tests/board $(PYTEST_ARGS)
+
+test-board: board ## the tests on emulated boards, one at a time: minutes each
+	$(RUN) -m pytest tests/board $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy
 	$(RUN) -m ruff check

@@ -22,12 +22,10 @@ FIRST_BUILD_S = 1200
 """The first test of a machine's life may have to build the image."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the group in this hook too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(FIRST_BUILD_S))
-            item.add_marker(pytest.mark.xdist_group("board"))  # boards of two processes starve each other
 
 
 @pytest.fixture(scope="session")
