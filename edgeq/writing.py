@@ -10,13 +10,11 @@ import onnx_ir as ir
 from edgeq.artifact import ModelFile, digest
 from edgeq.figures import Format, Precision
 from edgeq.formats import onnx, tflite
-from edgeq.formats.tflite.layout import storage_order
+from edgeq.formats.tflite.layout import NHWC, storage_order, stored
 from edgeq.quantize.dialect import Activations, IoType
 from edgeq.quantize.plan import Plan
 from edgeq.runners.trace import Layout
 from edgeq.signature import OPEN, TensorSpec, image_layout
-
-_PERMUTED = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,15 @@ def write_models(
 
 def input_specs(graph: ir.Model) -> tuple[TensorSpec, ...]:
     """What the source model takes; images have the axis order of what convolves them, else of their shape."""
-    stored = tflite.input_layouts(graph)
-    return tuple(_input(value, stored[str(value.name)]) for value in graph.graph.inputs)
+    layouts = tflite.input_layouts(graph)
+    return tuple(_input(value, layouts[str(value.name)]) for value in graph.graph.inputs)
 
 
-def _input(value: ir.Value, stored: Layout) -> TensorSpec:
+def _input(value: ir.Value, written: Layout) -> TensorSpec:
     spec = _spec(value)
-    if stored is Layout.AS_IS:
+    if written is Layout.AS_IS:
         return replace(spec, layout=image_layout(spec.shape))
-    permuted = storage_order(value) == _PERMUTED
+    permuted = storage_order(value) == NHWC
     return replace(spec, layout=Layout.NCHW if permuted else Layout.NHWC)
 
 
@@ -105,7 +103,7 @@ def _spec(value: ir.Value) -> TensorSpec:
 def _channels_last(spec: TensorSpec) -> TensorSpec:
     if spec.layout is not Layout.NCHW:
         return spec
-    return replace(spec, shape=tuple(spec.shape[axis] for axis in _PERMUTED), layout=Layout.NHWC)
+    return replace(spec, shape=stored(spec.shape, NHWC), layout=Layout.NHWC)
 
 
 def _stored(spec: TensorSpec, plan: Plan | None, io: IoType) -> TensorSpec:
