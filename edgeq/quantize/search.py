@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from edgeq.measure.accuracy import sqnr_db
 from edgeq.quantize.calibration import FloatSession
-from edgeq.quantize.plan import Plan, Quant
+from edgeq.quantize.plan import Plan
 from edgeq.quantize.recipe import RangeMethod
+from edgeq.quantize.simulate import simulated
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -61,40 +62,3 @@ def best_method(
 
 def _sqnr_db(expected: NDArray[Any], found: NDArray[Any]) -> float:
     return sqnr_db(expected.astype(np.float64), found.astype(np.float64))
-
-
-def simulated(model: ir.Model, plan: Plan) -> ir.Model:
-    """The graph in float32 with every activation on the nearest point of its grid; weights stay real."""
-    model = model.clone()
-    for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
-        grid = plan.tensors.get(value.name or "")
-        if grid is not None:
-            _snap(model.graph, value, grid)
-    model.graph.sort()
-    return model
-
-
-def _snap(graph: ir.Graph, value: ir.Value, grid: Quant) -> None:
-    readers = [(use.node, use.idx) for use in value.uses()]
-    scale = _constant(graph, f"{value.name}/scale", np.float32(grid.scale[0]))
-    zero_point = _constant(graph, f"{value.name}/zero_point", np.int8(grid.zero_point[0]))
-    quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
-    quantize.outputs[0].name = f"{value.name}/integers"
-    result = dequantize.outputs[0]
-    result.name, result.shape, result.type = f"{value.name}/snapped", value.shape, value.type
-    graph.extend([quantize, dequantize])
-    for node, index in readers:
-        node.replace_input_with(index, result)
-    if value.is_graph_output():
-        for index, output in enumerate(graph.outputs):
-            if output is value:
-                graph.outputs[index] = result
-        value.name, result.name = f"{value.name}/real", value.name
-
-
-def _constant(graph: ir.Graph, name: str, number: np.generic) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(np.asarray(number), name=name), shape=ir.Shape([]))
-    value.dtype = ir.DataType.from_numpy(np.asarray(number).dtype)
-    graph.register_initializer(value)
-    return value

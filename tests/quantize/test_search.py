@@ -6,7 +6,8 @@ import pytest
 from edgeq.quantize import Recipe, calibrate, make_plan, quantize
 from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.recipe import RangeMethod
-from edgeq.quantize.search import best_method, simulated
+from edgeq.quantize.search import best_method
+from edgeq.quantize.simulate import simulated
 
 NET = """net (float[n,3,6,6] x) => (float[n,4,6,6] y) {
     a = Conv<kernel_shape=[1,1]>(x, w1)

@@ -1,0 +1,67 @@
+"""The arithmetic of a plan, or of a part of it, in float32: as a runtime without integers would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.quantize.plan import Plan, Quant
+
+_ZERO: dict[int, type[np.generic]] = {8: np.int8, 16: np.int16}
+
+
+def simulated(model: ir.Model, plan: Plan) -> ir.Model:
+    """The graph in float32 with every activation on the nearest point of its grid; weights stay real."""
+    model = model.clone()
+    for value in activations(model):
+        grid = plan.tensors.get(value.name or "")
+        if grid is not None:
+            snap(model.graph, value, grid)
+    model.graph.sort()
+    return model
+
+
+def activations(model: ir.Model) -> list[ir.Value]:
+    """Everything that is computed or given, in graph order."""
+    return [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+
+
+def round_weights_to(model: ir.Model, plan: Plan, names: Iterable[str]) -> None:
+    """Moves the named initializers onto their grids, in place."""
+    for name in names:
+        value = model.graph.initializers[name]
+        assert value.const_value is not None
+        grid = plan.tensors[name]
+        value.const_value = ir.tensor(grid.dequantize(grid.quantize(value.const_value.numpy())), name=name)
+
+
+def snap(graph: ir.Graph, value: ir.Value, grid: Quant, reader: ir.Node | None = None) -> None:
+    """Lets everything that reads the value, or one reader alone, see it on the grid. Sort the graph after it."""
+    readers = [(use.node, use.idx) for use in value.uses() if reader in (None, use.node)]
+    suffix = "" if reader is None else f"/{reader.name}"
+    scale = _constant(graph, f"{value.name}/scale{suffix}", np.float32(grid.scale[0]))
+    zero_point = _constant(
+        graph, f"{value.name}/zero_point{suffix}", np.asarray(grid.zero_point[0], _ZERO[grid.bits])[()]
+    )
+    quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
+    quantize.outputs[0].name = f"{value.name}/integers{suffix}"
+    result = dequantize.outputs[0]
+    result.name, result.shape, result.type = f"{value.name}/snapped{suffix}", value.shape, value.type
+    graph.extend([quantize, dequantize])
+    for node, index in readers:
+        node.replace_input_with(index, result)
+    if value.is_graph_output() and reader is None:
+        for index, output in enumerate(graph.outputs):
+            if output is value:
+                graph.outputs[index] = result
+        value.name, result.name = f"{value.name}/real", value.name
+
+
+def _constant(graph: ir.Graph, name: str, number: np.generic) -> ir.Value:
+    value = ir.Value(name=name, const_value=ir.tensor(np.asarray(number), name=name), shape=ir.Shape([]))
+    value.dtype = ir.DataType.from_numpy(np.asarray(number).dtype)
+    graph.register_initializer(value)
+    return value
