@@ -20,7 +20,7 @@ from edgeq.ondevice.request import Options, Request, prepare
 from edgeq.ondevice.unfinished import Ticket, ticket
 from edgeq.progress import SILENT, Progress
 from edgeq.runners.session import CutShortError, Session
-from edgeq.runners.trace import FULL, QUICK, Facts, Job, Provider, Timing, Trace
+from edgeq.runners.trace import COUNTING, FULL, QUICK, Facts, Job, Provider, Timing, Trace
 from edgeq.runs import Run, save_run
 from edgeq.workspace import Workspace, new_id
 
@@ -204,12 +204,12 @@ def _job(request: Request, planned: Sequence[Planned], facts: Facts) -> Job:
 
 
 def _timing(request: Request, facts: Facts) -> Timing:
-    """Windows long enough for the sensors, where there are any to read."""
+    """Windows long enough for the sensors, where there are any to read; none where time tells nothing."""
     timing = FULL if request.options.full else QUICK
     if not request.options.power or all(
         told.startswith("unavailable") for told in facts.power_sources.values()
     ):
-        return timing
+        return COUNTING if request.profile.emulated else timing
     seconds = max(timing.min_seconds, POWER_WINDOW_S * timing.rounds)
     return replace(timing, min_seconds=seconds, max_seconds=max(timing.max_seconds, 2 * seconds))
 

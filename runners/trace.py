@@ -105,16 +105,27 @@ class Timing:
     """How long to measure: until both minima are met, or the maximum.
 
     MLPerf Mobile asks for 1024 inferences and 60 s before a latency is quoted.
+
+    Attributes:
+        rounds: the windows it is split into; 0 takes no time at all.
+        warm_up: inferences before the first window; None runs until latency is steady.
+        counted: inferences whose instructions are counted.
+        profiled: inferences of the per-operator pass.
     """
 
     min_inferences: int
     min_seconds: float
     max_seconds: float
     rounds: int = 5
+    warm_up: int | None = None
+    counted: int = 5
+    profiled: int = 50
 
 
 QUICK = Timing(128, 10.0, 60.0)
 FULL = Timing(1024, 60.0, 600.0)
+COUNTING = Timing(0, 0.0, 0.0, rounds=0, warm_up=1, counted=3, profiled=3)
+"""Instructions alone, for emulated devices: their seconds tell nothing, and are long."""
 
 
 @dataclass(frozen=True)

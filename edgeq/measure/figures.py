@@ -216,10 +216,11 @@ class VariantFigures:
     warm_up_inferences: int = 0
     peak_memory_bytes: int | None = None
     latency: LatencyFigure | None = None
+    """None on an emulated device, whose time is no latency."""
     energy: EnergyFigure | Unavailable | None = None
     """None when power was not asked for."""
     cost: CostFigure | Unavailable | None = None
-    """None when nothing was timed."""
+    """None when nothing was measured."""
     accuracy: AccuracyFigure | None = None
     ops: tuple[OpFigure, ...] = ()
     roofline: RooflineFigure | None = None

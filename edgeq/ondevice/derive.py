@@ -159,7 +159,7 @@ def _variant(
         first_inference_ns=seen.first_inference_ns,
         warm_up_inferences=len(seen.warm_up_ns),
         peak_memory_bytes=seen.peak_memory_bytes,
-        latency=latency(seen),
+        latency=None if subject.profile.emulated else latency(seen),
         energy=_energy(subject, trace, seen),
         cost=cost(seen.instructions, seen.instructions_unavailable),
         accuracy=accuracies.get(seen.name),

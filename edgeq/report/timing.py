@@ -48,6 +48,8 @@ NOT_LATENCY = "Times on an emulated device are no latency: they tell nothing abo
 def latencies(figures: RunFigures) -> tuple[Block, ...]:
     """Percentiles per variant with intervals, float against INT8, and how far to trust them."""
     measured = [variant for variant in figures.variants if variant.latency]
+    if not figures.latency_valid:
+        return (Note(NOT_LATENCY, Tone.WARN),)
     if not measured:
         return (Note("Latency was not measured.", Tone.MUTED),)
     against = {item.variant: item for item in figures.speed_ups}
@@ -72,13 +74,9 @@ def latencies(figures: RunFigures) -> tuple[Block, ...]:
         rows,
         "Time of one call of the runtime. Intervals: bootstrap, 95 %. Speed-up: p90 of float / p90.",
     )
-    notes: list[Block] = []
-    if not figures.latency_valid:
-        notes.append(Note(NOT_LATENCY, Tone.WARN))
     return (
         table,
         Bars("Latency, p90 with its interval", tuple(_bar(v.name, v.latency) for v in measured if v.latency)),
-        *notes,
     )
 
 

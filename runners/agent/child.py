@@ -55,8 +55,10 @@ class Worker:
         return {"load_ns": load_ns, "first_inference_ns": first_ns, "runtime_version": version}
 
     def warm_up(self, request: Mapping[str, Any]) -> Reply:
-        """Runs until latency is steady."""
-        return {"latency_ns": engines.warm_up(self._engine, request["limit_s"])}
+        """Runs a number of inferences, or until latency is steady."""
+        if request["inferences"] is None:
+            return {"latency_ns": engines.warm_up(self._engine, request["limit_s"])}
+        return {"latency_ns": [self._engine.invoke() for _ in range(request["inferences"])]}
 
     def measure(self, request: Mapping[str, Any]) -> Reply:
         """One window of back-to-back inferences."""

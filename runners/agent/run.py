@@ -19,7 +19,6 @@ from .files import Root, read_json, write_json
 
 PROTOCOL = 1
 PROFILED_INFERENCES = 50
-COUNTED_INFERENCES = 5
 WARM_UP_LIMIT_S = 20.0
 STATE_INTERVAL_S = 0.4
 FULL_DISK_PATIENCE_S = 300.0
@@ -154,7 +153,8 @@ class Run:
         for index, name in enumerate(names):
             self._state.tell("warming up " + name, index, len(names))
             limit_s = min(WARM_UP_LIMIT_S, timing["max_seconds"])
-            found = self._ask(name, "warm_up", limit_s=limit_s) or {"latency_ns": []}
+            found = self._ask(name, "warm_up", limit_s=limit_s, inferences=timing["warm_up"])
+            found = found or {"latency_ns": []}
             self._traces[name].update(warm_up_ns=found["latency_ns"], latency_ns=[], windows=[])
         for index in range(rounds):
             self._snapshot()
@@ -162,8 +162,10 @@ class Run:
                 self._state.tell("measuring " + name, index * len(names) + place, rounds * len(names))
                 self._window(name, timing)
             self._keep()
-        for name in names:
-            self._traces[name].update(self._ask(name, "count", inferences=COUNTED_INFERENCES) or {})
+        for index, name in enumerate(names):
+            self._state.tell("counting instructions of " + name, index, len(names))
+            self._traces[name].update(self._ask(name, "count", inferences=timing["counted"]) or {})
+        self._keep()
 
     def _window(self, name: str, timing: Mapping[str, Any]) -> None:
         rounds = timing["rounds"]
@@ -203,6 +205,8 @@ class Run:
 
     def _profile(self) -> None:
         """Per-operator times, in processes of their own: profiling costs time and memory."""
+        timing = self._job["timing"]
+        inferences = timing["profiled"] if timing else PROFILED_INFERENCES
         for index, variant in enumerate(self._job["variants"] if self._job["per_op"] else ()):
             trace = self._traces[variant["name"]]
             if trace["status"] == "failed":
@@ -213,7 +217,7 @@ class Run:
             try:
                 target = os.path.join(self._folder, "profile-%d" % index)
                 child.ask("load", variant=variant, blobs=self._root.blobs, profile=target)
-                ops = child.ask("profile", inferences=PROFILED_INFERENCES)["ops"]
+                ops = child.ask("profile", inferences=inferences)["ops"]
                 trace["ops"] = [{"name": n, "calls": k, "total_ns": t} for n, k, t in ops]
             except VariantFailed as error:
                 trace["reason"] = "no per-operator times: %s" % error
