@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 THREADS = 1
 """Of a runtime here: samples follow each other so fast that a second thread mostly waits, and costs CPU."""
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -36,10 +37,13 @@ class OnnxExecutable:
 
     Args:
         model: a file, or the bytes of one.
+        outputs: names of the values that it gives, where they are others than the file's own outputs.
         optimized: where to write the graph as the runtime optimises it, with portable operators.
     """
 
-    def __init__(self, model: Path | bytes, *, optimized: Path | None = None) -> None:
+    def __init__(
+        self, model: Path | bytes, *, outputs: Sequence[str] | None = None, optimized: Path | None = None
+    ) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -48,6 +52,9 @@ class OnnxExecutable:
         if optimized is not None:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.optimized_model_filepath = str(optimized)
+        if outputs is not None and isinstance(model, Path):
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(model.parent))
+            model = _with_outputs(model, outputs)
         try:
             self._session = ort.InferenceSession(
                 model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
@@ -59,6 +66,16 @@ class OnnxExecutable:
     def run(self, sample: Arrays) -> Arrays:
         """One inference."""
         return dict(zip(self._outputs, self._session.run(None, dict(sample)), strict=True))
+
+
+def _with_outputs(file: Path, names: Sequence[str]) -> bytes:
+    """The file with other outputs; weights that lie beside it stay there."""
+    import onnx
+
+    model = onnx.load_model(file, load_external_data=False)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return bytes(model.SerializeToString())
 
 
 class TfliteExecutable:

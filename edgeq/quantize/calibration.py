@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import DataError, ModelError
 from edgeq.quantize.assign import observed_values
+from edgeq.quantize.operators import clip_bounds
 from edgeq.quantize.plan import Calibrated
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe
@@ -78,23 +80,36 @@ class _Sketches:
 
 
 class _Extremes:
-    """Observes the least and the greatest value, found by the runtime itself: nothing large is fetched."""
+    """Observes the least and the greatest value, found by the runtime itself: nothing large is fetched.
+
+    What a rectifier gives starts at its bound, which every grid reaches to anyway: only its peaks are looked
+    for, per channel by a GlobalMaxPool, which reads the blocked layout that convolutions compute in.
+    """
 
     def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
         found = {value.name: value for value in _values(model)}
         self.values: dict[str, Interval] = {}
-        self._ends = {
-            name: (_reduced(model, found[name], "ReduceMin"), _reduced(model, found[name], "ReduceMax"))
-            for name in names
+        self._rectified = {
+            name: _added(model, found[name], "GlobalMaxPool") for name in names if _is_rectified(found[name])
         }
-        self.fetched = tuple(end for ends in self._ends.values() for end in ends)
+        self._ends = {
+            name: tuple(_added(model, found[name], kind, keepdims=0) for kind in ("ReduceMin", "ReduceMax"))
+            for name in names
+            if name not in self._rectified
+        }
+        self.fetched = (*self._rectified.values(), *chain.from_iterable(self._ends.values()))
 
     def add(self, seen: Arrays, index: int) -> None:
         """One sample: name → array."""
+        for name, peaks in self._rectified.items():
+            self._widen(name, 0.0, float(seen[peaks].max()), index)
         for name, (least, greatest) in self._ends.items():
-            low, high = _finite(float(seen[least]), float(seen[greatest]), name, index)
-            so_far = self.values.get(name, Interval(low, high))
-            self.values[name] = Interval(min(low, so_far.low), max(high, so_far.high))
+            self._widen(name, float(seen[least]), float(seen[greatest]), index)
+
+    def _widen(self, name: str, low: float, high: float, index: int) -> None:
+        low, high = _finite(low, high, name, index)
+        so_far = self.values.get(name, Interval(low, high))
+        self.values[name] = Interval(min(low, so_far.low), max(high, so_far.high))
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
@@ -103,12 +118,19 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _reduced(model: ir.Model, value: ir.Value, op_type: str) -> str:
-    """Adds the reduction of a value to one number; returns its name."""
+def _is_rectified(value: ir.Value) -> bool:
+    """Whether it is a feature map, [N, C, …], without negative values."""
+    node = value.producer()
+    if node is None or node.op_type not in ("Relu", "Clip") or value.shape is None or len(value.shape) != 4:
+        return False
+    return clip_bounds(node)[0] == 0.0
+
+
+def _added(model: ir.Model, value: ir.Value, op_type: str, **attributes: int) -> str:
+    """Adds an operator on a value to the graph; returns the name of what it gives."""
     name = f"{value.name}/{op_type}"
-    node = ir.node(op_type, [value], {"keepdims": 0}, name=name)
-    result = node.outputs[0]
-    result.name, result.shape, result.dtype = name, ir.Shape([]), ir.DataType.FLOAT
+    node = ir.node(op_type, [value], attributes, name=name)
+    node.outputs[0].name, node.outputs[0].dtype = name, ir.DataType.FLOAT
     model.graph.append(node)
     return name
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from edgeq.artifact import ModelFile
 from edgeq.execution import Arrays
 from edgeq.figures import AgreementFigure, FileFigure, Format, LayerFigure, ParityFigure, Precision
+from edgeq.formats import onnx
 from edgeq.progress import SILENT, Progress
+from edgeq.quantize.dialect import Activations
 from edgeq.quantize.pipeline import Quantized
 from edgeq.samples import SampleSource
 from edgeq.signature import TensorSpec
@@ -62,7 +64,7 @@ def verify(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         graph, plan = quantized.graph, quantized.plan
-        layers = _drift(quantized, samples, scratch)
+        layers = _drift(quantized, models, samples, scratch)
         reference = _Reference(expected, next(m for m in models if _is(m, Format.ONNX, Precision.FLOAT32)))
         integer = [Loaded.open(model) for model in models if model.precision is Precision.INT8]
         tallies = {model: AgreementTally(model.file.name) for model in integer}
@@ -103,9 +105,15 @@ class _Reference:
         return self._known.get(index) or self._loaded.run(sample, inputs)
 
 
-def _drift(quantized: Quantized, samples: SampleSource, scratch: Path) -> tuple[LayerFigure, ...]:
+def _drift(
+    quantized: Quantized, models: Sequence[ModelFile], samples: SampleSource, scratch: Path
+) -> tuple[LayerFigure, ...]:
     """A pass of its own over a few samples: its two sessions are gone before the files are loaded."""
-    drift = Drift(quantized, scratch)
+    written = next((model.path for model in models if _is(model, Format.ONNX, Precision.INT8)), None)
+    if written is None:
+        written = scratch / "drift.onnx"
+        onnx.write_qdq(quantized.graph, quantized.plan, written, Activations.U8)
+    drift = Drift(quantized, written)
     for sample in islice(samples, DRIFT_SAMPLES):
         drift.add(sample)
     return drift.figures()

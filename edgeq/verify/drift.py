@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 
 from edgeq.execution import Arrays, OnnxExecutable
 from edgeq.figures import LayerFigure
-from edgeq.formats import onnx
+from edgeq.formats.onnx import quantized_name
 from edgeq.measure.accuracy import SQNR_CAP_DB
-from edgeq.quantize.dialect import Activations
+from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Quant
-from edgeq.verify.cut import inner_tensors, with_outputs
+from edgeq.verify.cut import inner_tensors
 
 
 class Drift:
@@ -23,19 +24,20 @@ class Drift:
 
     ONNX Runtime on the QDQ file is the reference meaning of a plan (numerics contract, point 5), so one look
     there speaks for every dialect.
+
+    Args:
+        quantized: what was written; its reference is the float side.
+        file: the QDQ file.
     """
 
-    def __init__(self, quantized: Quantized, scratch: Path) -> None:
-        graph, plan = quantized.graph, quantized.plan
-        self._plan = plan
-        self._tensors = inner_tensors(graph, plan)
+    def __init__(self, quantized: Quantized, file: Path) -> None:
+        self._plan = quantized.plan
+        self._tensors = inner_tensors(quantized.graph, quantized.plan)
         names = [name for _, name in self._tensors]
         if not names:
             return
-        onnx.write_float(with_outputs(quantized.reference, names), scratch / "drift.float.onnx")
-        onnx.write_qdq(with_outputs(graph, names), plan, scratch / "drift.int8.onnx", Activations.U8)
-        self._float = OnnxExecutable(scratch / "drift.float.onnx")
-        self._int8 = OnnxExecutable(scratch / "drift.int8.onnx")
+        self._float = FloatSession(quantized.reference, names)
+        self._int8 = OnnxExecutable(file, outputs=[quantized_name(name) for name in names])
         self._sqnr_db = dict.fromkeys(names, 0.0)
         self._saturated = dict.fromkeys(names, 0.0)
         self._samples = 0
@@ -47,8 +49,9 @@ class Drift:
         self._samples += 1
         expected, outputs = self._float.run(sample), self._int8.run(sample)
         for _, name in self._tensors:
-            self._sqnr_db[name] += _fast_sqnr_db(expected[name], outputs[name])
-            self._saturated[name] += _saturated(outputs[name], self._plan.tensors[name])
+            output = _reals(outputs[quantized_name(name)], self._plan.tensors[name])
+            self._sqnr_db[name] += _fast_sqnr_db(expected[name], output)
+            self._saturated[name] += _saturated(output, self._plan.tensors[name])
 
     def figures(self) -> tuple[LayerFigure, ...]:
         """The mean over the samples so far, per tensor in graph order."""
@@ -67,6 +70,13 @@ class Drift:
             sqnr_db=self._sqnr_db[name] / seen if seen else None,
             saturated=self._saturated[name] / seen if seen else None,
         )
+
+
+def _reals(integers: NDArray[Any], quant: Quant) -> NDArray[np.float32]:
+    """What the stored integers stand for; unsigned ones have half their range added to the plan's."""
+    info = np.iinfo(integers.dtype)
+    zero_point = quant.zero_point[0] + (0 if info.min < 0 else (info.max + 1) // 2)
+    return (integers.astype(np.float32) - np.float32(zero_point)) * np.float32(quant.scale[0])
 
 
 def _fast_sqnr_db(expected: NDArray[np.float32], output: NDArray[np.float32]) -> float:

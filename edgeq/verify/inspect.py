@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from edgeq.artifact import ModelFile
 from edgeq.execution import OnnxExecutable
 from edgeq.figures import FileFigure, Format
 from edgeq.formats import tflite
 
+if TYPE_CHECKING:
+    import onnx
+
 _BOUNDARY = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _INTEGER_PREFIXES = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
-Values = Sequence[ir.Value | None]
-
+_FLOAT = 1  # TensorProto.DataType
 _QUANT_INPUTS = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 
 
@@ -28,7 +30,7 @@ def inspect(file: ModelFile, scratch: Path) -> FileFigure:
 def _onnx(file: ModelFile, scratch: Path) -> FileFigure:
     optimized = scratch / f"optimized-{file.name}"
     OnnxExecutable(file.path, optimized=optimized)
-    written, running = ir.load(file.path), ir.load(optimized)
+    written, running = _graph(file.path), _graph(optimized)
     weights, quantization = _onnx_bytes(written)
     return FileFigure(
         name=file.name,
@@ -38,55 +40,67 @@ def _onnx(file: ModelFile, scratch: Path) -> FileFigure:
         bytes_weights=weights,
         bytes_quantization=quantization,
         bytes_other=file.bytes - weights - quantization,
-        operators=_count(node.op_type for node in written.graph),
-        runtime_operators=_count(node.op_type for node in running.graph),
+        operators=_count(node.op_type for node in written.node),
+        runtime_operators=_count(node.op_type for node in running.node),
         float_operators=_count(_float_nodes(running)),
     )
 
 
-def _onnx_bytes(model: ir.Model) -> tuple[int, int]:
+def _graph(path: Path) -> onnx.GraphProto:
+    """As it lies in the file: a graph to rewrite would cost more to build than all the counting."""
+    import onnx
+
+    return onnx.load_model(path, load_external_data=False).graph
+
+
+def _onnx_bytes(graph: onnx.GraphProto) -> tuple[int, int]:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
     weights = quantization = 0
-    for value in model.graph.initializers.values():
-        size = value.const_value.nbytes if value.const_value is not None else 0
-        uses = [(use.node.op_type, use.idx) for use in value.uses()]
-        if uses and all(index in _QUANT_INPUTS.get(op_type, ()) for op_type, index in uses):
+    uses: dict[str, list[bool]] = {}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            uses.setdefault(name, []).append(index in _QUANT_INPUTS.get(node.op_type, ()))
+    for tensor in graph.initializer:
+        size = math.prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        if all(uses.get(tensor.name, [False])):
             quantization += size
         else:
             weights += size
     return weights, quantization
 
 
-def _float_nodes(model: ir.Model) -> list[str]:
+def _float_nodes(graph: onnx.GraphProto) -> list[str]:
     """Operators that compute on floats between integers; those at the model's float ends do not count.
 
     Types are followed from the inputs, because an optimised file does not state them.
     """
-    nodes = list(model.graph)
-    after = _reached(nodes, lambda node: (node.inputs, node.outputs))
-    before = _reached(reversed(nodes), lambda node: (node.outputs, node.inputs))
-    is_float = {value: value.dtype == ir.DataType.FLOAT for value in model.graph.inputs}
+    nodes = list(graph.node)
+    after = _reached(nodes, lambda node: (node.input, node.output))
+    before = _reached(reversed(nodes), lambda node: (node.output, node.input))
+    is_float = {value.name: value.type.tensor_type.elem_type == _FLOAT for value in graph.input}
     found = []
     for node in nodes:
-        floating = _is_real(node) and any(is_float.get(value, False) for value in node.inputs[:1] if value)
-        if floating and node.outputs[0] in after and node.outputs[0] in before:
+        floating = _is_real(node) and any(is_float.get(name, False) for name in node.input[:1])
+        if floating and node.output[0] in after and node.output[0] in before:
             found.append(node.op_type)
-        is_float |= dict.fromkeys(node.outputs, floating or node.op_type == "DequantizeLinear")
+        is_float |= dict.fromkeys(node.output, floating or node.op_type == "DequantizeLinear")
     return found
 
 
-def _is_real(node: ir.Node) -> bool:
+def _is_real(node: onnx.NodeProto) -> bool:
     return node.op_type not in _BOUNDARY and not node.op_type.startswith(_INTEGER_PREFIXES)
 
 
 def _reached(
-    nodes: Iterable[ir.Node], ends: Callable[[ir.Node], tuple[Values, Values]]
-) -> set[ir.Value | None]:
+    nodes: Iterable[onnx.NodeProto], ends: Callable[[onnx.NodeProto], tuple[Sequence[str], Sequence[str]]]
+) -> set[str]:
     """Values that integers flow into, nodes taken in their order; `ends` tells from where to where."""
-    reached: set[ir.Value | None] = set()
+    reached: set[str] = set()
     for node in nodes:
         sources, targets = ends(node)
         if not _is_real(node) or not reached.isdisjoint(sources):
-            reached.update(targets)
+            reached.update(filter(None, targets))
     return reached
 
 
