@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,12 @@ def _load_external(model: ir.Model, path: Path) -> ir.Model:
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
+            if not _is_inside(str(tensor.location)):
+                raise ModelError(
+                    f"the weights of {value.name!r} should be in {tensor.location!r}, outside its folder",
+                    where=str(path),
+                    hint="save the model with its weights beside it",
+                )
             tensor.base_dir = str(path.parent)
             if not Path(tensor.path).is_file():
                 raise ModelError(
@@ -137,6 +144,12 @@ def _load_external(model: ir.Model, path: Path) -> ir.Model:
         return ir.external_data.load_to_model(model)
     except (OSError, ValueError) as error:
         raise _damaged(path, f"its external weights do not fit: {error}") from error
+
+
+def _is_inside(location: str) -> bool:
+    """Whether a location is below the model's folder by its words; a link there may lead anywhere."""
+    normal = os.path.normpath(location)
+    return not os.path.isabs(normal) and not normal.startswith(os.pardir)
 
 
 def _inline(model: ir.Model, path: Path) -> ir.Model:
