@@ -26,6 +26,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 		{ rm -rf $(VENV); echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps tf-keras
+	@$(RUN) -m compileall -q edgeq
 	@touch $@
 
 # sshd for the SSH tests, Chromium for the report tests. Their absence fails nothing: those tests skip and say so.
