@@ -20,16 +20,21 @@ def count_macs(graph: ir.Model) -> int | None:
     Returns:
         None when a shape that is needed is not known.
     """
-    total = 0
-    for node in graph.graph:
-        rule = _RULES.get(node.op_type)
-        if rule is None:
-            continue
-        macs = rule(node)
-        if macs is None:
-            return None
-        total += macs
-    return total
+    counts = [macs_of(node) for node in graph.graph]
+    known = [macs for macs in counts if macs is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def macs_of(node: ir.Node) -> int | None:
+    """What `count_macs` counts, of one node; None when a shape that is needed is not known."""
+    rule = _RULES.get(node.op_type)
+    return 0 if rule is None else rule(node)
+
+
+def elements_of(value: ir.Value | None) -> int | None:
+    """How many numbers a value holds at batch 1, None where a dimension is not known."""
+    dims = _dims(value)
+    return None if dims is None else math.prod(dims)
 
 
 def count_macs_of(path: Path) -> int | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgeq.quantize.plan import Plan, Quant
 
@@ -38,12 +40,12 @@ def round_weights_to(model: ir.Model, plan: Plan, names: Iterable[str]) -> None:
 
 
 def snap(graph: ir.Graph, value: ir.Value, grid: Quant, reader: ir.Node | None = None) -> None:
-    """Lets everything that reads the value, or one reader alone, see it on the grid. Sort the graph after it."""
+    """Lets everything that reads the value, or one reader alone, see it on the grid. Sort the graph then."""
     readers = [(use.node, use.idx) for use in value.uses() if reader in (None, use.node)]
     suffix = "" if reader is None else f"/{reader.name}"
-    scale = _constant(graph, f"{value.name}/scale{suffix}", np.float32(grid.scale[0]))
+    scale = _constant(graph, f"{value.name}/scale{suffix}", np.array(grid.scale[0], np.float32))
     zero_point = _constant(
-        graph, f"{value.name}/zero_point{suffix}", np.asarray(grid.zero_point[0], _ZERO[grid.bits])[()]
+        graph, f"{value.name}/zero_point{suffix}", np.array(grid.zero_point[0], _ZERO[grid.bits])
     )
     quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
@@ -60,8 +62,8 @@ def snap(graph: ir.Graph, value: ir.Value, grid: Quant, reader: ir.Node | None =
         value.name, result.name = f"{value.name}/real", value.name
 
 
-def _constant(graph: ir.Graph, name: str, number: np.generic) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(np.asarray(number), name=name), shape=ir.Shape([]))
-    value.dtype = ir.DataType.from_numpy(np.asarray(number).dtype)
+def _constant(graph: ir.Graph, name: str, number: NDArray[Any]) -> ir.Value:
+    value = ir.Value(name=name, const_value=ir.tensor(number, name=name), shape=ir.Shape([]))
+    value.dtype = ir.DataType.from_numpy(number.dtype)
     graph.register_initializer(value)
     return value

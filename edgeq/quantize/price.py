@@ -1,0 +1,97 @@
+"""What layers cost in each kind of numbers, in int8 multiply-accumulates, for want of a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from edgeq.measure.roofline import elements_of, macs_of
+from edgeq.quantize.homes import Assignment, Group, Numbers, layers
+from edgeq.quantize.layout import Layout
+from edgeq.quantize.operators import data_inputs
+
+BYTES = {Numbers.INT8: 1, Numbers.INT16: 2, Numbers.FLOAT32: 4}
+
+MACS_PER_BYTE = 4.0
+"""int8 multiply-accumulates in the time in which one byte of an activation is read or written."""
+
+DEFAULT_RATIO = 4.0
+"""int8 multiply-accumulates in the time of one in float32, on processors with dot products (sdot, fmla)."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Numbers → int8 multiply-accumulates in the time of one of theirs.
+
+    A processor without 16-bit kernels computes those layers in float32 (ONNX Runtime), or slower (LiteRT's
+    own kernels); an accelerator has them at half the speed of int8.
+    """
+
+    macs: Mapping[Numbers, float] = field(
+        default_factory=lambda: {
+            Numbers.INT8: 1.0,
+            Numbers.INT16: 1.5 * DEFAULT_RATIO,
+            Numbers.FLOAT32: DEFAULT_RATIO,
+        }
+    )
+
+    @classmethod
+    def of(cls, float_ratio: float, int16_ratio: float | None = None) -> Prices:
+        """By how many times as long a float32 (and an int16) multiply-accumulate takes as an int8 one."""
+        int16 = 1.5 * float_ratio if int16_ratio is None else int16_ratio
+        return cls({Numbers.INT8: 1.0, Numbers.INT16: int16, Numbers.FLOAT32: float_ratio})
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One layer's multiply-accumulates and the numbers that it reads and writes."""
+
+    macs: int
+    moved: int
+
+
+class Pricing:
+    """The price of any assignment of one layout.
+
+    Multiply-accumulates and the bytes of activations add up (Williams et al. 2009, "Roofline", with a sum
+    for the maximum); a value that is read or written in other numbers than its home is converted once more.
+    """
+
+    def __init__(self, layout: Layout, found: Sequence[Group], prices: Prices) -> None:
+        self._prices = prices
+        self._groups = found
+        self._work = {node.name or "": _work(node) for node in layers(layout)}
+        values = [*layout.graph.inputs, *(output for node in layout.graph for output in node.outputs)]
+        self._elements = {value.name or "": elements_of(value) or 0 for value in values}
+        self._plain = self._total({})
+
+    def of(self, assignment: Assignment) -> float:
+        """The price in units of the all-int8 network's."""
+        return self._total(assignment) / self._plain
+
+    def _total(self, assignment: Assignment) -> float:
+        layers_ = sum(
+            work.macs * self._prices.macs[numbers] + work.moved * BYTES[numbers] * MACS_PER_BYTE
+            for layer, work in self._work.items()
+            for numbers in (assignment.get(layer, Numbers.INT8),)
+        )
+        return float(layers_ + sum(self._conversions(assignment)) * MACS_PER_BYTE)
+
+    def _conversions(self, assignment: Assignment) -> Iterator[int]:
+        """Bytes read and written by every conversion; one per value and kind of numbers."""
+        for group in self._groups:
+            home = group.home(assignment)
+            for layer in group.writers:
+                if (made := assignment.get(layer, Numbers.INT8)) is not home:
+                    yield self._elements.get(group.values[0], 0) * (BYTES[made] + BYTES[home])
+            wanted = {(value, assignment.get(layer, Numbers.INT8)) for layer, value in group.readers}
+            for value, numbers in () if group.constant else wanted:
+                if numbers is not home:
+                    yield self._elements.get(value, 0) * (BYTES[numbers] + BYTES[home])
+
+
+def _work(node: ir.Node) -> _Work:
+    values = (*data_inputs(node), node.outputs[0])
+    return _Work(macs_of(node) or 0, sum(elements_of(value) or 0 for value in values))
