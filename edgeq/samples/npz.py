@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,6 +151,12 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
     return np.lib.format.read_array_header_2_0(stream)
 
 
+_DAMAGED = (
+    *(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError),  # an array's header is written in Python
+)
+
+
 class _translated:  # noqa: N801  reads as a statement
     """Turns what zipfile and NumPy raise for a bad file into a DataError."""
 
@@ -159,5 +167,5 @@ class _translated:  # noqa: N801  reads as a statement
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError)):
+        if isinstance(error, _DAMAGED):
             raise DataError(f"not a readable .npz file: {error}", where=str(self.path)) from error

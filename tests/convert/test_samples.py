@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -197,6 +197,7 @@ def test_labels_of_another_length(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(damage=132, cut=False, byte=0)  # inside the array's header
 @given(damage=st.integers(0, 5000), cut=st.booleans(), byte=st.integers(0, 255))
 def test_a_damaged_npz_is_a_clear_error_or_still_whole(
     tmp_path_factory, damage: int, cut: bool, byte: int
