@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
 
+from edgeq.formats.tflite import columns
 from edgeq.formats.tflite.layout import NHWC, Order
 from edgeq.formats.tflite.lowering import Step, Stored, numpy_of, shape_of
 from edgeq.formats.tflite.operators import Op, Padding, Trait
@@ -29,8 +31,12 @@ def conv(step: Step) -> None:
     x = step.operand(0, NHWC)
     depthwise = groups > 1 and groups == x.shape[3]
     window = window_of(step, (kernel[0], kernel[1]))
+    if step.integer and groups == 1 and columns.pays(window, x.shape[3] or 0):
+        filters = weights_of(step, weight, OHWI, partial(columns.join_filters, width=window.width))
+        x, window = columns.join(step, x, window)
+    else:
+        filters = weights_of(step, weight, ONE_HWO if depthwise else OHWI)
     x, padding = pad_for(step, x, window)
-    filters = weights_of(step, weight, ONE_HWO if depthwise else OHWI)
     bias = bias_of(step, step.value(2), x.tensor, filters, outputs)
     options = _options(window, padding)
     traits = set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,24 +18,28 @@ from edgeq.formats.tflite.operators import TensorType
 from edgeq.quantize.grids import bias_grid
 from edgeq.quantize.plan import Quant
 
+Array = NDArray[Any]
 
-def weights_of(step: Step, value: ir.Value, order: Order) -> Tensor:
+
+def weights_of(
+    step: Step, value: ir.Value, order: Order, rearrange: Callable[[Array], Array] | None = None
+) -> Tensor:
     """An initializer as a filter: integers of the plan's grid in an integer node, reals otherwise.
 
-    `order` permutes the ONNX axes; the grid's channel axis moves along.
+    `order` permutes the ONNX axes; the grid's channel axis moves along. `rearrange` may change the others.
     """
+    arranged = rearrange or (lambda array: array)
     array = numpy_of(value)
     if not step.integer:
-        return step.low.file.constant(str(value.name), array.transpose(order), TensorType.FLOAT32)
+        return step.low.file.constant(str(value.name), arranged(array.transpose(order)), TensorType.FLOAT32)
     grid = step.low.grid(value)
     if grid is None:
         raise ModelError("the plan has no grid for these weights", where=str(value.name))
     if grid.bits != 8:
         raise UnsupportedError(f"{grid.bits}-bit weights cannot be written to TFLite", where=str(value.name))
     moved = replace(grid, axis=None if grid.axis is None else order.index(grid.axis))
-    return step.low.file.constant(
-        str(value.name), grid.quantize(array).transpose(order), TensorType.INT8, moved
-    )
+    filters = arranged(grid.quantize(array).transpose(order))
+    return step.low.file.constant(str(value.name), filters, TensorType.INT8, moved)
 
 
 def bias_of(step: Step, value: ir.Value | None, x: Tensor, weights: Tensor, channels: int) -> Tensor:
