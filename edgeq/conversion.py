@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgeq import artifact as artifacts
 from edgeq.artifact import Artifact
 from edgeq.devices.profile import DeviceProfile, load_profile
-from edgeq.errors import UsageError
+from edgeq.errors import BudgetError, UsageError
 from edgeq.figures import ConversionFigures, Format
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.dialect import Activations, IoType, WeightGranularity
@@ -28,6 +29,7 @@ from edgeq.workspace import Workspace
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgeq.quantize.budget import Found
     from edgeq.quantize.pipeline import Quantized
     from edgeq.verify.kept import KeptOutputs
     from edgeq.writing import Files
@@ -45,6 +47,15 @@ class Conversion:
     artifact: Artifact
     figures: ConversionFigures
 
+    def enforce(self) -> None:
+        """Raises BudgetError if the written files do not keep what was asked for."""
+        if self.figures.missed:
+            raise BudgetError(
+                "; ".join(self.figures.missed),
+                where=str(self.artifact.folder),
+                hint="this is the best that was found; its report shows what every layer costs",
+            )
+
 
 @dataclass(frozen=True)
 class Request:
@@ -58,6 +69,7 @@ class Request:
     formats: tuple[Format, ...]
     out: Path
     labels_from: str | None
+    executor: str | Executor
 
 
 def convert(  # noqa: PLR0913  the options of the command line, all by keyword
@@ -71,6 +83,9 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
     out: Path | str | None = None,
     labels_from: str | None = None,
     io: str | None = None,
+    min_agreement: float | None = None,
+    max_drop: float | None = None,
+    executor: str | Executor = "processes",
     progress: Progress = SILENT,
 ) -> Conversion:
     """Converts a trained float model to INT8 models of one plan and verifies them by running them.
@@ -86,6 +101,10 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
         out: the artifact's folder, build/<stem> unless told.
         labels_from: "name" takes labels from file names.
         io: float32, int8 or uint8 inputs and outputs of the TFLite file.
+        min_agreement: the share of samples with float's top-1 class that single layers in finer numbers than
+            int8 shall bring about, at the least price.
+        max_drop: likewise the most points of top-1 accuracy that may be lost; needs labels.
+        executor: where that search runs: processes, threads, dask://HOST:PORT, or any executor.
 
     Raises:
         ModelError: the model cannot be read or has unsupported parts.
@@ -97,11 +116,12 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
         model=path,
         calibration=None if calibration is None else Path(calibration),
         preprocess=None if preprocess is None else load_preprocess(preprocess),
-        recipe=_recipe(recipe, profile, io),
+        recipe=_with_budget(_recipe(recipe, profile, io), min_agreement, max_drop, calibration is not None),
         target=profile,
         formats=tuple(dict.fromkeys(_choice(Format, name, "--format") for name in formats)),
         out=Path(out) if out is not None else Path("build") / path.stem,
         labels_from=labels_from,
+        executor=executor,
     )
     return _convert(request, progress)
 
@@ -119,6 +139,7 @@ def _convert(request: Request, progress: Progress) -> Conversion:
     data = _open(inputs, request)
     kept = KeptOutputs()
     quantized = _quantized(graph, data, bounds, request.recipe, kept, watch)
+    quantized, found = _mixed(quantized, data, request, watch)
     prepared, plan = quantized.graph, quantized.plan
     with artifacts.draft(request.out) as folder:
         watch.stage("write")
@@ -127,7 +148,7 @@ def _convert(request: Request, progress: Progress) -> Conversion:
         samples = data if data is not None else NoiseSamples(inputs, bounds)
         watch.stage("verify", len(samples))
         shown = verify(quantized, models, samples, inputs, kept, progress)
-        result = figures(request, before, prepared, plan, shown, watch.seconds())
+        result = figures(request, before, prepared, plan, shown, found, watch.seconds())
         write_report(result, folder)
         artifacts.seal(folder, models, about(request, inputs, result))
     with suppress(UsageError):  # a workspace that cannot be written makes no artifact worse
@@ -158,6 +179,21 @@ def _recipe(given: str | None, target: DeviceProfile, io: str | None) -> Recipe:
     if target.dialect.weights is WeightGranularity.PER_TENSOR:
         recipe = replace(recipe, weights=WeightGranularity.PER_TENSOR)
     return recipe if io is None else replace(recipe, io=_choice(IoType, io, "--io"))
+
+
+def _with_budget(
+    recipe: Recipe, min_agreement: float | None, max_drop: float | None, with_data: bool
+) -> Recipe:
+    """The recipe with the budgets of the command line; they need data to be judged by."""
+    if min_agreement is not None:
+        recipe = replace(recipe, min_agreement=min_agreement)
+    if max_drop is not None:
+        recipe = replace(recipe, max_drop=max_drop)
+    if recipe.demands and not with_data:
+        raise UsageError("a budget needs data to be judged by", hint="give --calibration")
+    if recipe.demands and recipe.int16:
+        raise UsageError("a budget and int16 layers were both asked for", where=f"recipe {recipe.name}")
+    return recipe
 
 
 def _files(request: Request) -> Files:
@@ -199,6 +235,24 @@ def _quantized(
     watch.stage("plan")
     prepared, plan = make_plan(graph, statistics, recipe)
     return Quantized(prepared, prepared, plan)
+
+
+def _mixed(
+    quantized: Quantized, data: SampleSource | None, request: Request, watch: _Stopwatch
+) -> tuple[Quantized, Found | None]:
+    """Finer numbers for single layers, as far as the recipe asks for them."""
+    recipe = request.recipe
+    if not recipe.int16 and (data is None or not recipe.searches):
+        return quantized, None
+    from edgeq.quantize.mixture import searched, widened
+    from edgeq.quantize.price import Prices
+
+    if recipe.int16:
+        return widened(quantized, recipe), None
+    assert data is not None
+    peak = request.target.peak
+    prices = Prices() if peak is None else Prices.of(peak.int8_macs_per_cycle / peak.float32_macs_per_cycle)
+    return searched(quantized, data, recipe, prices, request.executor, watch)
 
 
 class _Stopwatch:

@@ -99,8 +99,67 @@ class LayerFigure:
 
 
 @dataclass(frozen=True)
+class MixPointFigure:
+    """One assignment of numbers to layers, tried on calibration samples in simulation.
+
+    Attributes:
+        price: operations in units of the all-int8 network's, weighted by what the target takes for them.
+        int16_layers, float32_layers: how many layers are finer than int8.
+        sqnr_db, divergence: of the output; the Kullback-Leibler divergence of the softmax, in nats.
+        agreement, top1: shares of samples; None where the output is no vector of classes, or without labels.
+        chosen: this one was written.
+    """
+
+    price: float
+    int16_layers: int
+    float32_layers: int
+    sqnr_db: float
+    divergence: float
+    agreement: float | None
+    top1: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class MixLayerFigure:
+    """What the rounding of one layer does to the network's output, and what became of the layer.
+
+    Attributes:
+        alone_db: SQNR of the network's output with this layer alone quantised.
+        share: of the noise that all layers cause together.
+        numbers: "int8", "int16" (activations) or "float32".
+        gain_db: by how much worse the output would be if this layer were int8 in the chosen network.
+    """
+
+    layer: str
+    op_type: str
+    alone_db: float
+    share: float
+    numbers: str
+    gain_db: float
+
+
+@dataclass(frozen=True)
+class MixtureFigure:
+    """The search for the cheapest numbers per layer.
+
+    Attributes:
+        points: the Pareto front and what else was tried, in order of price.
+        layers: the most harmful first; none where int8 throughout was good enough.
+    """
+
+    points: tuple[MixPointFigure, ...]
+    layers: tuple[MixLayerFigure, ...]
+
+
+@dataclass(frozen=True)
 class ConversionFigures:
-    """Everything the conversion report shows."""
+    """Everything the conversion report shows.
+
+    Attributes:
+        mixture: how numbers finer than int8 were found for single layers; None where nobody asked for them.
+        missed: the budgets that the written files do not keep, in words.
+    """
 
     source: str
     source_format: str
@@ -120,3 +179,5 @@ class ConversionFigures:
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
+    mixture: MixtureFigure | None = None
+    missed: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +13,19 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from edgeq.artifact import REPORT, digest
-from edgeq.figures import ConversionFigures, LayerFigure, Precision
+from edgeq.figures import (
+    AgreementFigure,
+    ConversionFigures,
+    LayerFigure,
+    MixLayerFigure,
+    MixPointFigure,
+    MixtureFigure,
+    Precision,
+)
+from edgeq.quantize.budget import Found, Point, missed
+from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.plan import Calibrated, Plan
+from edgeq.quantize.recipe import Recipe
 from edgeq.report import conversion, html
 from edgeq.report.plain import plain
 from edgeq.signature import TensorSpec
@@ -80,6 +91,7 @@ def figures(
     graph: ir.Model,
     plan: Plan,
     shown: Verification,
+    found: Found | None,
     seconds: Mapping[str, float],
 ) -> ConversionFigures:
     """Everything the report shows.
@@ -88,6 +100,7 @@ def figures(
         before: the operators of the model as it was read, before any rewrite.
         graph, plan: what the integer files were written from.
         shown: what running the files has shown; without data, only what noise can show is kept.
+        found: what the search for finer numbers gave, where there was one.
     """
     real = request.calibration is not None
     integer = next((file for file in shown.files if file.precision is Precision.INT8), None)
@@ -110,7 +123,37 @@ def figures(
         warnings=warnings(plan, shown),
         seconds=seconds,
         versions=versions(),
+        mixture=None if found is None else _mixture(found),
+        missed=tuple(told for figure in shown.agreement for told in _missed(request.recipe, figure)),
     )
+
+
+def _mixture(found: Found) -> MixtureFigure:
+    return MixtureFigure(
+        points=tuple(_point(point, chosen=point is found.chosen) for point in found.points),
+        layers=tuple(MixLayerFigure(**vars(layer)) for layer in found.layers),
+    )
+
+
+def _point(point: Point, chosen: bool) -> MixPointFigure:
+    numbers = Counter(point.step.assignment.values())
+    return MixPointFigure(
+        price=point.step.price,
+        int16_layers=numbers[Numbers.INT16],
+        float32_layers=numbers[Numbers.FLOAT32],
+        sqnr_db=point.effect.sqnr_db,
+        divergence=point.effect.divergence,
+        agreement=point.effect.agreement,
+        top1=point.effect.top1,
+        chosen=chosen,
+    )
+
+
+def _missed(recipe: Recipe, figure: AgreementFigure) -> Iterator[str]:
+    """The demands that a written file does not meet on the calibration samples."""
+    known = figure.top1 is not None and figure.float_top1 is not None
+    drop = (figure.float_top1 or 0.0) - (figure.top1 or 0.0) if known else None
+    yield from (f"{figure.file}: {told}" for told in missed(recipe, figure.agreement, drop))
 
 
 def about(request: Request, inputs: tuple[TensorSpec, ...], result: ConversionFigures) -> dict[str, Any]:

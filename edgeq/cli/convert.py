@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeq.cli.command import Command
 from edgeq.cli.console import emit, show
+from edgeq.cli.guard import Failure
 from edgeq.cli.kinds import PROFILE
 from edgeq.cli.progress import progress
+from edgeq.errors import BudgetError
+
+if TYPE_CHECKING:
+    from edgeq.conversion import Conversion
 
 _EXAMPLES = (
     (
@@ -23,6 +29,10 @@ _EXAMPLES = (
     (
         "edgeq convert net.onnx --target raspberry-pi-5 --format tflite --json",
         "Without data, for one device, for a script.",
+    ),
+    (
+        "edgeq convert net.h5 --calibration photos/ --preprocess tf --min-agreement 0.98",
+        "Layers that cost too much accuracy compute in float32; exit code 8 if that is not enough.",
     ),
 )
 
@@ -54,12 +64,32 @@ _EXAMPLES = (
     help="Type of the TFLite file's inputs and outputs (float32 unless given).",
 )
 @click.option(
+    "--min-agreement",
+    type=click.FloatRange(0.0, 1.0),
+    metavar="SHARE",
+    help="Give single layers float32, at the least cost, until so many samples keep float's top-1 class.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0.0),
+    metavar="POINTS",
+    help="Likewise, until top-1 accuracy drops by no more than this (labelled calibration data).",
+)
+@click.option(
+    "--executor",
+    default="processes",
+    metavar="NAME",
+    help="Where that search runs: processes, threads, or dask://HOST:PORT.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where the artifact goes (build/<stem> unless given).",
 )
+@click.pass_context
 def convert(
+    ctx: click.Context,
     model: Path,
     calibration: Path | None,
     preprocess: str | None,
@@ -68,6 +98,9 @@ def convert(
     target: str | None,
     formats: str | None,
     io: str | None,
+    min_agreement: float | None,
+    max_drop: float | None,
+    executor: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -89,10 +122,13 @@ def convert(
             out=out,
             labels_from=labels_from,
             io=io,
+            min_agreement=min_agreement,
+            max_drop=max_drop,
+            executor=executor,
             progress=listener,
         )
     if as_json:
-        emit({"artifact": conversion.artifact.folder, "figures": conversion.figures})
+        _emit(ctx, conversion)
         return
     from edgeq.report.conversion import document
 
@@ -100,3 +136,15 @@ def convert(
     click.echo(f"\nartifact  {conversion.artifact.folder}")
     click.echo(f"report    {conversion.artifact.folder / 'report.html'}")
     click.echo("next      edgeq deploy --device local")
+    conversion.enforce()
+
+
+def _emit(ctx: click.Context, conversion: Conversion) -> None:
+    """The result, with the error beside it where a budget was missed."""
+    result = {"artifact": conversion.artifact.folder, "figures": conversion.figures}
+    try:
+        conversion.enforce()
+    except BudgetError as error:
+        emit({**result, "error": Failure.of(error)})
+        ctx.exit(error.exit_code)
+    emit(result)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.measure.accuracy import SQNR_CAP_DB
-from edgeq.quantize.homes import Assignment, Group, Numbers
+from edgeq.quantize.dialect import Numbers
+from edgeq.quantize.homes import Assignment, Group
 from edgeq.quantize.price import Pricing
 from edgeq.quantize.sensitivity import Activations, Operand, Part, Weights
 
@@ -55,8 +56,15 @@ class Forecast:
 
     def decibel(self, assignment: Assignment) -> float:
         """The mean of the samples' signal to noise ratios."""
-        noise = np.maximum(self.noise(assignment), 10.0 ** (-SQNR_CAP_DB / 10.0))
-        return float(np.mean(-10.0 * np.log10(noise)))
+        return self.mean_db(self.noise(assignment))
+
+    def mean_db(self, noise: Floats) -> float:
+        """The mean signal to noise ratio of samples with this noise power over signal power."""
+        return float(np.mean(-10.0 * np.log10(np.maximum(noise, 10.0 ** (-SQNR_CAP_DB / 10.0)))))
+
+    def alone(self, chosen: Iterable[Part]) -> Floats:
+        """[samples] the noise of some parts; those without an effect of their own count as nothing."""
+        return sum((self._noise.get(part, self._zero) for part in chosen), self._zero)
 
     def noise(self, assignment: Assignment) -> Floats:
         """[samples]; what is left of 16-bit activations counts as nothing."""

@@ -25,3 +25,14 @@ class IoType(StrEnum):
     FLOAT32 = "float32"
     INT8 = "int8"
     UINT8 = "uint8"
+
+
+class Numbers(StrEnum):
+    """What a layer computes on.
+
+    INT8: int8 activations and weights. INT16: symmetric int16 activations, int8 weights ("16x8").
+    """
+
+    INT8 = "int8"
+    INT16 = "int16"
+    FLOAT32 = "float32"

@@ -11,27 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import onnx_ir as ir
 
-from edgeq.quantize.dialect import IoType
+from edgeq.quantize.dialect import IoType, Numbers
 from edgeq.quantize.layout import COMPUTING, Layout, lay_out
 from edgeq.quantize.operators import data_inputs, is_constant
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.recipe import Recipe
-
-
-class Numbers(StrEnum):
-    """What a layer computes on.
-
-    INT8: int8 activations and weights. INT16: symmetric int16 activations, int8 weights ("16x8").
-    """
-
-    INT8 = "int8"
-    INT16 = "int16"
-    FLOAT32 = "float32"
-
 
 Assignment = Mapping[str, Numbers]
 """Layer name → its numbers; layers that are left out are int8."""

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import UsageError
-from edgeq.quantize.homes import Assignment, Group, Numbers, groups, layers, layout_of
+from edgeq.quantize.dialect import Numbers
+from edgeq.quantize.homes import Assignment, Group, groups, layers, layout_of
 from edgeq.quantize.layout import Layout
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 from edgeq.quantize.plan import FloatOp, Plan, Quant

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgeq.measure.roofline import elements_of, macs_of
-from edgeq.quantize.homes import Assignment, Group, Numbers, layers
+from edgeq.quantize.dialect import Numbers
+from edgeq.quantize.homes import Assignment, Group, layers
 from edgeq.quantize.layout import Layout
 from edgeq.quantize.operators import data_inputs
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from edgeq.errors import UsageError
-from edgeq.quantize.dialect import Activations, IoType, WeightGranularity
+from edgeq.quantize.dialect import Activations, IoType, Numbers, WeightGranularity
 
 
 class RangeMethod(StrEnum):
@@ -35,8 +35,8 @@ class Recipe:
     """How a plan is to be made.
 
     Three names are accepted: `fast` (min-max ranges and nothing else), `balanced` (the default: equalised
-    channels, ranges chosen by the output, optimal rounding) and `best`, so far the same as `balanced`: the
-    algorithms that will set it apart do not exist yet. Equalisation and rounding need calibration data.
+    channels, ranges chosen by the output, optimal rounding) and `best`, which adds finer numbers for the
+    layers that gain most by them for their price. All but `fast` need calibration data for what they add.
 
     Attributes:
         name: for the report.
@@ -50,6 +50,13 @@ class Recipe:
         keep_float: shell patterns of layer names that stay float, with all their parts (`layer/part`).
         io: what the TFLite file takes and gives. The ONNX file is float at both ends unless told otherwise.
         activations: how the ONNX file stores activations; None follows the target's device profile.
+        int16: shell patterns of layers that compute on 16-bit activations.
+        finer: what the search for a mixed network may let layers compute on besides int8.
+        aim_db: the signal to noise ratio of the output that the search aims at, 0 for none.
+        min_agreement: the share of samples with float's top-1 class that the search has to reach, 0 for none.
+        max_drop: the most points of top-1 accuracy the search may lose; negative for no limit. Needs labels.
+        max_price: the dearest network the search may choose for `aim_db`, in units of the all-int8 one's
+            operations; 0 for no limit. What `min_agreement` and `max_drop` ask for may cost more.
     """
 
     name: str = "balanced"
@@ -61,6 +68,12 @@ class Recipe:
     keep_float: tuple[str, ...] = ()
     io: IoType = IoType.FLOAT32
     activations: Activations | None = None
+    int16: tuple[str, ...] = ()
+    finer: tuple[Numbers, ...] = (Numbers.FLOAT32,)
+    aim_db: float = 0.0
+    min_agreement: float = 0.0
+    max_drop: float = -1.0
+    max_price: float = 0.0
 
     def __post_init__(self) -> None:
         if not 50.0 < self.percentile <= 100.0:
@@ -73,6 +86,22 @@ class Recipe:
             raise UsageError(
                 f"equalize must be between 0 and 1, not {self.equalize}", where=f"recipe {self.name}"
             )
+
+        if not 0.0 <= self.min_agreement <= 1.0:
+            raise UsageError(
+                f"min_agreement must be between 0 and 1, not {self.min_agreement}",
+                where=f"recipe {self.name}",
+            )
+
+    @property
+    def demands(self) -> bool:
+        """Whether something has to be reached at any price."""
+        return self.min_agreement > 0.0 or self.max_drop >= 0.0
+
+    @property
+    def searches(self) -> bool:
+        """Whether layers are to get finer numbers as far as the output asks for it."""
+        return self.aim_db > 0.0 or self.demands
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Recipe:
@@ -101,7 +130,7 @@ class Recipe:
 NAMED = {
     "fast": Recipe("fast", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST),
     "balanced": Recipe("balanced"),
-    "best": Recipe("best"),
+    "best": Recipe("best", aim_db=29.0, max_price=2.0),
 }
 
 
@@ -131,6 +160,8 @@ def _value(key: str, value: Any, kind: Any, path: Path) -> Any:
     """Converts one TOML value to the attribute's type."""
     if kind == Activations | None:
         kind = Activations
+    if kind == tuple[Numbers, ...] and isinstance(value, list):
+        return tuple(_value(key, item, Numbers, path) for item in value)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         choices = [str(member) for member in kind]
         if value not in choices:

@@ -58,13 +58,13 @@ class Effect:
         noise: noise power over signal power of each sample.
         divergence: mean Kullback-Leibler divergence of the softmax, in nats; 0 where the output is no
             vector of classes.
-        agreement: share of samples with the same top-1 class.
+        agreement: share of samples with the same top-1 class, None where the output is no vector of them.
         top1: share of samples with the right class, None without labels.
     """
 
     noise: tuple[float, ...]
     divergence: float
-    agreement: float
+    agreement: float | None
     top1: float | None = None
 
     @property
@@ -172,7 +172,7 @@ def effect(
     return Effect(
         noise=tuple(noise),
         divergence=float(np.mean(divergence)),
-        agreement=float(np.mean(best == float_best)) if classes else 1.0,
+        agreement=float(np.mean(best == float_best)) if classes else None,
         top1=None if labels is None or not classes else float(np.mean(best == labels)),
     )
 

@@ -1,0 +1,146 @@
+"""From a network of int8 layers to one of several precisions, as a recipe asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import UsageError
+from edgeq.progress import SILENT, Progress
+from edgeq.quantize.budget import Found, LayerEffect, Search
+from edgeq.quantize.dialect import Numbers
+from edgeq.quantize.executors import open_pool
+from edgeq.quantize.homes import Assignment, layers, layout_of
+from edgeq.quantize.mixed import Mixed, lift
+from edgeq.quantize.pipeline import Quantized, Samples
+from edgeq.quantize.price import Prices
+from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.trials import Bench, Laboratory, cache_folder
+
+MOST_SAMPLES = 48
+"""Assignments are tried on no more samples than this, evenly spaced."""
+
+_TOLD = 5
+
+
+class Labelled(Samples, Protocol):
+    """Calibration samples whose classes may be known."""
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class index per sample, where known."""
+        ...
+
+
+def searched(
+    quantized: Quantized,
+    samples: Labelled,
+    recipe: Recipe,
+    prices: Prices,
+    executor: str | Executor = "processes",
+    progress: Progress = SILENT,
+) -> tuple[Quantized, Found]:
+    """Finds the cheapest numbers per layer that reach what the recipe asks for, or the best below its price.
+
+    Args:
+        quantized: of int8 layers alone, made by this recipe; it is not changed.
+        samples: of the calibration.
+        prices: of a multiply-accumulate on the target.
+        executor: processes, threads, dask://HOST:PORT, or any executor.
+
+    Raises:
+        UsageError: the executor cannot be used, or a drop is limited and there are no labels.
+        ModelError: ONNX Runtime cannot run the graph.
+    """
+    network = (quantized.graph, quantized.reference, quantized.plan)
+    chosen, labels = _spread(samples)
+    bench = Bench.of(*network, recipe, chosen, labels)
+    search = Search(*network, recipe, prices)
+    with open_pool(executor) as pool:
+        found = search.find(Laboratory(bench, pool, cache_folder()), progress)
+    return _quantized(found.mixed, told(found, recipe.aim_db)), found
+
+
+def widened(quantized: Quantized, recipe: Recipe) -> Quantized:
+    """The network with 16-bit activations in the layers that the recipe names.
+
+    Raises:
+        UsageError: a pattern of the recipe fits no layer.
+    """
+    names = [node.name or "" for node in layers(layout_of(quantized.graph, quantized.plan, recipe))]
+    assignment: dict[str, Numbers] = {}
+    for pattern in recipe.int16:
+        fitting = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")]
+        if not fitting:
+            raise UsageError(
+                f"int16 = {pattern!r} fits no layer that computes in integers",
+                where=f"recipe {recipe.name}",
+                hint="edgeq inspect lists the layers",
+            )
+        assignment |= dict.fromkeys(fitting, Numbers.INT16)
+    mixed = lift(quantized.graph, quantized.reference, quantized.plan, recipe, assignment)
+    return _quantized(mixed, (_counted(mixed.assignment),))
+
+
+def _quantized(mixed: Mixed, notes: Sequence[str]) -> Quantized:
+    plan = replace(mixed.plan, notes=(*mixed.plan.notes, *notes))
+    return Quantized(mixed.graph, mixed.reference, plan)
+
+
+def _spread(samples: Labelled) -> tuple[list[Mapping[str, NDArray[Any]]], NDArray[np.int64] | None]:
+    step = max(1, -(-len(samples) // MOST_SAMPLES))
+    labels = None if samples.labels is None else samples.labels[::step]
+    return list(islice(samples, 0, None, step)), labels
+
+
+def told(found: Found, aim_db: float) -> tuple[str, ...]:
+    """What the search did, in words: the whole, then the layers whose rounding hurt most."""
+    chosen, plain = found.chosen, found.points[0]
+    if not found.chosen.step.assignment:
+        return (f"int8 throughout reaches {chosen.effect.sqnr_db:.1f} dB: no layer needs finer numbers",)
+    whole = (
+        f"{_counted(chosen.step.assignment)}: {plain.effect.sqnr_db:.1f} → {chosen.effect.sqnr_db:.1f} dB at "
+        f"the output, for {chosen.step.price:.2f} times the operations of int8 throughout"
+    )
+    return (whole, *(sentence(layer) for layer in found.layers[:_TOLD]), *_short(found, aim_db))
+
+
+def _short(found: Found, aim_db: float) -> Iterator[str]:
+    """What the chosen network does not reach."""
+    chosen = found.chosen
+    yield from (f"short of what was asked for: {text}" for text in chosen.missed)
+    if not chosen.aimed:
+        yield (
+            f"the aim of {aim_db:g} dB was not reached: max_price ends the search at "
+            f"{chosen.step.price:.2f} times the operations of int8 throughout"
+        )
+
+
+def sentence(layer: LayerEffect) -> str:
+    """What one layer's rounding does, what was done about it and what that gained."""
+    cause = (
+        f"{layer.layer}: its rounding alone leaves {layer.alone_db:.1f} dB at the output "
+        f"({layer.share:.0%} of what all layers cause)"
+    )
+    if layer.numbers is Numbers.INT8:
+        return f"{cause}; it stays int8, others gain more for their price"
+    return f"{cause}; in {_SAID[layer.numbers]} the output gains {layer.gain_db:.1f} dB"
+
+
+_SAID = {Numbers.INT16: "16-bit activations", Numbers.FLOAT32: "float32"}
+
+
+def _counted(assignment: Assignment) -> str:
+    parts = []
+    for numbers, said in _SAID.items():
+        count = sum(kind is numbers for kind in assignment.values())
+        if count:
+            parts.append(f"{count} {'layer' if count == 1 else 'layers'} compute in {said}")
+    return " and ".join(parts)
