@@ -32,6 +32,7 @@ from edgeq.report.units import (
     percent,
     plural,
     ratio,
+    significant,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def verdict(figures: RunFigures) -> Verdict:
     if failed and not done:
         return Verdict(f"{plural(len(failed), 'variant')} failed: {failed[0].reason}", Tone.BAD)
     if not figures.latency_valid:
-        return Verdict(NOT_LATENCY, Tone.WARN)
+        return Verdict(f"{_fewest_instructions(figures)}{NOT_LATENCY}", Tone.WARN)
     claim = _claim(figures, done)
     doubts = [f"{', '.join(variant.name for variant in failed)} failed."] if failed else []
     if any(variant.latency.noisy for variant in done.values() if variant.latency):
@@ -82,6 +83,21 @@ def verdict(figures: RunFigures) -> Verdict:
         doubts.append("The device throttled.")
     tone = Tone.WARN if claim.tone is Tone.GOOD and doubts else claim.tone
     return Verdict(" ".join((claim.text, *doubts)), tone)
+
+
+def _fewest_instructions(figures: RunFigures) -> str:
+    """The variant that costs least, as a sentence; "" where nothing was counted."""
+    from edgeq.measure.figures import CostFigure
+
+    costs = {
+        variant.name: variant.cost.instructions_per_inference
+        for variant in figures.variants
+        if isinstance(variant.cost, CostFigure)
+    }
+    if not costs:
+        return ""
+    least = min(costs, key=costs.__getitem__)
+    return f"{least} takes {significant(costs[least] / 1e6, 4)} M instructions, the fewest of all. "
 
 
 def _claim(figures: RunFigures, done: Mapping[str, VariantFigures]) -> Verdict:

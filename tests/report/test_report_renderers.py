@@ -1,6 +1,7 @@
 """Figures through documents into terminal, Markdown and JSON."""
 
 import io
+import itertools
 import json
 import math
 import re
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edgeq.measure.figures import EnergyFigure, Interval, Unavailable
+from edgeq.measure.figures import CostFigure, EnergyFigure, Interval, Unavailable
 from edgeq.report import conversion, markdown, run, terminal
 from edgeq.report.document import Cell, Column, Document, Items, Note, Section, Table, Tone, Verdict
 from edgeq.report.plain import plain, to_json
@@ -78,8 +79,14 @@ def test_slower_and_undecided_are_said(run_figures):
 
 
 def test_emulated_time_is_no_latency(run_figures):
-    text = on_terminal(run.document(replace(run_figures, latency_valid=False, speed_ups=())))
+    counted = tuple(
+        replace(variant, latency=None, cost=CostFigure(millions * 1e6, 0.0, 3))
+        for variant, millions in zip(run_figures.variants, itertools.count(40))
+    )
+    figures = replace(run_figures, latency_valid=False, speed_ups=(), variants=counted)
+    text = " ".join(on_terminal(run.document(figures)).split())
     assert "no latency" in text
+    assert f"{counted[0].name} takes 40 M instructions, the fewest of all" in text
     assert "faster" not in text
 
 
