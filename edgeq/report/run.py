@@ -71,7 +71,7 @@ def verdict(figures: RunFigures) -> Verdict:
     """The best integer variant against float, or why there is none; then what failed."""
     failed = [variant for variant in figures.variants if variant.status == "failed"]
     done = {variant.name: variant for variant in figures.variants if variant.latency}
-    if failed and not done:
+    if failed and len(failed) == len(figures.variants):
         return Verdict(f"{plural(len(failed), 'variant')} failed: {failed[0].reason}", Tone.BAD)
     if not figures.latency_valid:
         return Verdict(f"{_fewest_instructions(figures)}{NOT_LATENCY}", Tone.WARN)

@@ -86,7 +86,7 @@ def test_emulated_time_is_no_latency(run_figures):
     figures = replace(run_figures, latency_valid=False, speed_ups=(), variants=counted)
     text = " ".join(on_terminal(run.document(figures)).split())
     assert "no latency" in text
-    assert f"{counted[0].name} takes 40 M instructions, the fewest of all" in text
+    assert f"{counted[0].name} takes 40.00 M instructions, the fewest of all" in text
     assert "faster" not in text
 
 
