@@ -114,13 +114,18 @@ def draft(out: Path) -> Iterator[Path]:
 def seal(folder: Path, models: tuple[ModelFile, ...], about: Mapping[str, Any]) -> None:
     """Writes the manifest, the last file of a draft: `about`, the models, the digest of every file."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
+    known = {model.name: model.sha256 for model in models}
     manifest = {
         "version": MANIFEST_VERSION,
         **about,
         "models": [_without_path(model) for model in models],
-        "files": {path.name: {"sha256": digest(path), "bytes": path.stat().st_size} for path in files},
+        "files": {path.name: _entry(path, known.get(path.name)) for path in files},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+
+
+def _entry(path: Path, sha256: str | None) -> dict[str, Any]:
+    return {"sha256": sha256 or digest(path), "bytes": path.stat().st_size}
 
 
 def digest(path: Path) -> str:

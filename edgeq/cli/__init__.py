@@ -9,10 +9,12 @@ from typing import TextIO
 
 def main() -> None:
     """The console entry point; ends the process with one of design's exit codes."""
+    import gc
     import signal
 
     from edgeq.cli.app import app
 
+    gc.set_threshold(50_000, 20, 20)  # graphs are many small objects that stay: looking often finds nothing
     sys.stdout = _usable(sys.stdout)
     sys.stderr = _usable(sys.stderr)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -54,7 +54,7 @@ class Quant:
         scales = np.asarray(self.scale, np.float64)
         if not (np.isfinite(scales) & (scales > 0) & (scales.astype(np.float32) == scales)).all():
             raise ValueError("scales must be positive, finite float32 values")
-        if not all(self.qmin <= z <= self.qmax for z in self.zero_point):
+        if min(self.zero_point) < self.qmin or max(self.zero_point) > self.qmax:
             raise ValueError(f"zero points must lie in [{self.qmin}, {self.qmax}]")
 
     @property
