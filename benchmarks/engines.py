@@ -12,10 +12,16 @@ Array = NDArray[Any]
 
 
 class Engine(Protocol):
-    """A loaded model with one input and one output."""
+    """A loaded model with one input and one output.
 
-    def bind(self, inputs: Array) -> None:
-        """Takes reals float32 [1, …] and keeps them in the model's own type and shape."""
+    Attributes:
+        input: the input's name.
+    """
+
+    input: str
+
+    def bind(self, inputs: Array) -> Array:
+        """Takes reals float32 [1, …], keeps them in the model's own type and shape, and returns them so."""
         ...
 
     def invoke(self) -> None:
@@ -52,10 +58,13 @@ class OnnxRuntime:
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0]
+        self.input: str = self._input.name
 
-    def bind(self, inputs: Array) -> None:
+    def bind(self, inputs: Array) -> Array:
         """Adapts axis order and keeps the feed."""
-        self._feed = {self._input.name: _fit(inputs, tuple(self._input.shape)).astype(np.float32)}
+        values = _fit(inputs, tuple(self._input.shape)).astype(np.float32)
+        self._feed = {self.input: values}
+        return values
 
     def invoke(self) -> None:
         """One inference."""
@@ -76,8 +85,9 @@ class LiteRt:
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
+        self.input: str = self._input["name"]
 
-    def bind(self, inputs: Array) -> None:
+    def bind(self, inputs: Array) -> Array:
         """Quantises where the model takes integers, and copies into the input tensor."""
         values = _fit(inputs, tuple(self._input["shape"]))
         dtype = self._input["dtype"]
@@ -85,7 +95,9 @@ class LiteRt:
             scale, zero_point = self._input["quantization"]
             limits = np.iinfo(dtype)
             values = np.clip(np.rint(values / np.float32(scale)) + zero_point, limits.min, limits.max)
-        self._interpreter.set_tensor(self._input["index"], values.astype(dtype))
+        values = values.astype(dtype)
+        self._interpreter.set_tensor(self._input["index"], values)
+        return values
 
     def invoke(self) -> None:
         """One inference."""

@@ -39,8 +39,8 @@ def tflite_float(model: str, target: str) -> None:
     Path(target).write_bytes(tensorflow.lite.TFLiteConverter.from_keras_model(loaded).convert())
 
 
-def quantize_static(model: str, calibration: str, target: str) -> None:
-    """ONNX Runtime's own quantiser: pre-processing, QDQ, per-channel min-max, u8 activations, s8 weights."""
+def quantize_static(model: str, calibration: str, target: str, activations: str = "u8") -> None:
+    """ONNX Runtime's own quantiser: pre-processing, QDQ, per-channel min-max, s8 weights on u8 or s8."""
     import tempfile
 
     import numpy as np
@@ -66,7 +66,9 @@ def quantize_static(model: str, calibration: str, target: str) -> None:
             Reader(onnx.load(prepared).graph.input[0].name),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
+            activation_type={"u8": quantization.QuantType.QUInt8, "s8": quantization.QuantType.QInt8}[
+                activations
+            ],
             weight_type=quantization.QuantType.QInt8,
         )
 
