@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgeq.fleet import Fleet as Fleet
     from edgeq.fleet import deploy_fleet as deploy_fleet
     from edgeq.fleet import profile_fleet as profile_fleet
+    from edgeq.inspection import Inspection as Inspection
+    from edgeq.inspection import inspect as inspect
     from edgeq.ondevice.request import Options as Options
     from edgeq.profiling import profile as profile
     from edgeq.quantize.plan import Plan as Plan
@@ -37,6 +39,7 @@ _HOME = {
     "EdgeqError": "errors",
     "Fleet": "fleet",
     "Gates": "comparison",
+    "Inspection": "inspection",
     "Options": "ondevice.request",
     "Plan": "quantize.plan",
     "Quant": "quantize.plan",
@@ -46,6 +49,7 @@ _HOME = {
     "convert": "conversion",
     "deploy": "deployment",
     "deploy_fleet": "fleet",
+    "inspect": "inspection",
     "load_run": "runs",
     "profile": "profiling",
     "profile_fleet": "fleet",

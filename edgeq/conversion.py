@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from edgeq import artifact as artifacts
 from edgeq.artifact import Artifact
-from edgeq.devices.profile import DeviceProfile, load_profile
 from edgeq.errors import BudgetError, UsageError
 from edgeq.figures import ConversionFigures, Format
 from edgeq.progress import SILENT, Progress
-from edgeq.quantize.dialect import Activations, IoType, WeightGranularity
+from edgeq.quantize.dialect import Activations
 from edgeq.quantize.recipe import Recipe
+from edgeq.request import DEFAULT_FORMATS, Request, make_request
 from edgeq.runners.trace import Layout
 from edgeq.samples import SampleSource, open_samples
 from edgeq.samples.noise import NoiseSamples
-from edgeq.samples.preprocess import Preprocess, load_preprocess
+from edgeq.samples.preprocess import Preprocess
 from edgeq.signature import TensorSpec
 from edgeq.workspace import Workspace
 
@@ -34,10 +33,7 @@ if TYPE_CHECKING:
     from edgeq.verify.kept import KeptOutputs
     from edgeq.writing import Files
 
-DEFAULT_FORMATS = (Format.TFLITE, Format.ONNX)
-
 Bounds = dict[str, tuple[float, float]]
-Choice = TypeVar("Choice", bound=StrEnum)
 
 
 @dataclass(frozen=True)
@@ -55,21 +51,6 @@ class Conversion:
                 where=str(self.artifact.folder),
                 hint="this is the best that was found; its report shows what every layer costs",
             )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, every name looked up and every default filled in."""
-
-    model: Path
-    calibration: Path | None
-    preprocess: Preprocess | None
-    recipe: Recipe
-    target: DeviceProfile
-    formats: tuple[Format, ...]
-    out: Path
-    labels_from: str | None
-    executor: str | Executor
 
 
 def convert(  # noqa: PLR0913  the options of the command line, all by keyword
@@ -110,23 +91,28 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
         ModelError: the model cannot be read or has unsupported parts.
         UsageError: an option or the data cannot be used as given.
     """
-    path = Path(model)
-    profile = load_profile(target or "host")
-    request = Request(
-        model=path,
+    request = make_request(
+        Path(model),
         calibration=None if calibration is None else Path(calibration),
-        preprocess=None if preprocess is None else load_preprocess(preprocess),
-        recipe=_with_budget(_recipe(recipe, profile, io), min_agreement, max_drop, calibration is not None),
-        target=profile,
-        formats=tuple(dict.fromkeys(_choice(Format, name, "--format") for name in formats)),
-        out=Path(out) if out is not None else Path("build") / path.stem,
+        preprocess=preprocess,
+        recipe=recipe,
+        target=target,
+        formats=formats,
+        out=None if out is None else Path(out),
         labels_from=labels_from,
+        io=io,
+        min_agreement=min_agreement,
+        max_drop=max_drop,
         executor=executor,
     )
-    return _convert(request, progress)
+    conversion = carry_out(request, progress)
+    with suppress(UsageError):  # a workspace that cannot be written makes no artifact worse
+        Workspace.find().remember_artifact(request.out)
+    return conversion
 
 
-def _convert(request: Request, progress: Progress) -> Conversion:
+def carry_out(request: Request, progress: Progress = SILENT) -> Conversion:
+    """Does what was asked for; the workspace does not hear of it."""
     from edgeq.summary import about, figures, write_report
     from edgeq.verify import verify
     from edgeq.verify.kept import KeptOutputs
@@ -147,12 +133,11 @@ def _convert(request: Request, progress: Progress) -> Conversion:
         (folder / artifacts.PLAN).write_text(plan.to_json() + "\n", "utf-8")
         samples = data if data is not None else NoiseSamples(inputs, bounds)
         watch.stage("verify", len(samples))
-        shown = verify(quantized, models, samples, inputs, kept, progress)
+        closely = data is not None and request.closely
+        shown = verify(quantized, models, samples, inputs, kept, progress, closely=closely)
         result = figures(request, before, prepared, plan, shown, found, watch.seconds())
         write_report(result, folder)
         artifacts.seal(folder, models, about(request, inputs, result))
-    with suppress(UsageError):  # a workspace that cannot be written makes no artifact worse
-        Workspace.find().remember_artifact(request.out)
     return Conversion(Artifact.open(request.out), result)
 
 
@@ -169,31 +154,6 @@ def _read(request: Request, watch: _Stopwatch) -> tuple[ir.Model, dict[str, int]
     if Format.TFLITE in request.formats:
         tflite.check(graph)
     return graph, operators(source)
-
-
-def _recipe(given: str | None, target: DeviceProfile, io: str | None) -> Recipe:
-    """The recipe with what the target wants wherever the user has not said otherwise."""
-    recipe = Recipe.load(given or "balanced")
-    if recipe.activations is None:
-        recipe = replace(recipe, activations=target.dialect.onnx_activations)
-    if target.dialect.weights is WeightGranularity.PER_TENSOR:
-        recipe = replace(recipe, weights=WeightGranularity.PER_TENSOR)
-    return recipe if io is None else replace(recipe, io=_choice(IoType, io, "--io"))
-
-
-def _with_budget(
-    recipe: Recipe, min_agreement: float | None, max_drop: float | None, with_data: bool
-) -> Recipe:
-    """The recipe with the budgets of the command line; they need data to be judged by."""
-    if min_agreement is not None:
-        recipe = replace(recipe, min_agreement=min_agreement)
-    if max_drop is not None:
-        recipe = replace(recipe, max_drop=max_drop)
-    if recipe.demands and not with_data:
-        raise UsageError("a budget needs data to be judged by", hint="give --calibration")
-    if recipe.demands and recipe.int16:
-        raise UsageError("a budget and int16 layers were both asked for", where=f"recipe {recipe.name}")
-    return recipe
 
 
 def _files(request: Request) -> Files:
@@ -241,18 +201,21 @@ def _mixed(
     quantized: Quantized, data: SampleSource | None, request: Request, watch: _Stopwatch
 ) -> tuple[Quantized, Found | None]:
     """Finer numbers for single layers, as far as the recipe asks for them."""
-    recipe = request.recipe
-    if not recipe.int16 and (data is None or not recipe.searches):
-        return quantized, None
-    from edgeq.quantize.mixture import searched, widened
+    from edgeq.quantize.mixture import ranked, searched, widened
     from edgeq.quantize.price import Prices
 
+    recipe = request.recipe
     if recipe.int16:
         return widened(quantized, recipe), None
-    assert data is not None
+    if data is None:
+        return quantized, None
     peak = request.target.peak
     prices = Prices() if peak is None else Prices.of(peak.int8_macs_per_cycle / peak.float32_macs_per_cycle)
-    return searched(quantized, data, recipe, prices, request.executor, watch)
+    if recipe.searches:
+        return searched(quantized, data, recipe, prices, request.executor, watch)
+    if request.ranked:
+        return quantized, ranked(quantized, data, recipe, prices, request.executor, watch)
+    return quantized, None
 
 
 class _Stopwatch:
@@ -272,11 +235,3 @@ class _Stopwatch:
     def seconds(self) -> dict[str, float]:
         ends = [start for _, start in self._starts[1:]] + [perf_counter()]
         return {name: end - start for (name, start), end in zip(self._starts, ends, strict=True)}
-
-
-def _choice(kind: type[Choice], given: str, option: str) -> Choice:
-    try:
-        return kind(given)
-    except ValueError as error:
-        hint = f"choose from {', '.join(kind)}"
-        raise UsageError(f"{given!r} is no choice", where=option, hint=hint) from error

@@ -85,6 +85,11 @@ class LayerFigure:
     Attributes:
         sqnr_db: accumulated, i.e. of the integer model run from its input on; None if it cannot be observed.
         saturated: share of values at either end of the grid.
+        isolated_db: SQNR of the layer by itself, its operands coming from the float model; like all that
+            follow None where nobody looked closer, or where the operator computes nothing.
+        channels, dead_channels, wide_channels: how many there are, how many stay zero, and how many reach ten
+            times the median channel.
+        weight_spread: the greatest over the least step of the weight grids.
     """
 
     layer: str
@@ -96,6 +101,11 @@ class LayerFigure:
     high: float
     sqnr_db: float | None
     saturated: float | None
+    isolated_db: float | None = None
+    channels: int | None = None
+    dead_channels: int | None = None
+    wide_channels: int | None = None
+    weight_spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,7 @@ class MixLayerFigure:
     """What the rounding of one layer does to the network's output, and what became of the layer.
 
     Attributes:
+        tensor: the value that the layer gives, after an activation that it absorbed.
         alone_db: SQNR of the network's output with this layer alone quantised.
         share: of the noise that all layers cause together.
         numbers: "int8", "int16" (activations) or "float32".
@@ -133,6 +144,7 @@ class MixLayerFigure:
 
     layer: str
     op_type: str
+    tensor: str
     alone_db: float
     share: float
     numbers: str

@@ -32,7 +32,7 @@ from edgeq.signature import TensorSpec
 from edgeq.verify import Verification
 
 if TYPE_CHECKING:
-    from edgeq.conversion import Request
+    from edgeq.request import Request
 
 FEW_SAMPLES = 32
 _PACKAGES = ("edgeq", "onnxruntime", "ai-edge-litert", "onnx-ir", "numpy")

@@ -13,6 +13,7 @@ from edgeq.cli.deploy import deploy
 from edgeq.cli.devices import devices
 from edgeq.cli.doctor import doctor
 from edgeq.cli.engines import engines
+from edgeq.cli.inspect import inspect
 from edgeq.cli.profile import profile
 from edgeq.cli.report import report
 
@@ -52,5 +53,17 @@ def app() -> None:
 
 
 app.params.append(debug_option())
-for _command in (convert, deploy, profile, compare, report, devices, board, engines, doctor, completion):
+for _command in (
+    convert,
+    inspect,
+    deploy,
+    profile,
+    compare,
+    report,
+    devices,
+    board,
+    engines,
+    doctor,
+    completion,
+):
     app.add_command(_command)

@@ -69,13 +69,15 @@ class LayerEffect:
     """What one layer's rounding does, and what became of it.
 
     Attributes:
-        alone: the effect of its weights and its result quantised, everything else float.
+        tensor: the value that it gives, after an activation that it absorbed.
+        alone_db: SQNR of the output with its weights and its result quantised, everything else float.
         share: of the noise that all layers cause together.
         gain_db: by how much the output would be worse if this layer alone were int8 in the chosen assignment.
     """
 
     layer: str
     op_type: str
+    tensor: str
     alone_db: float
     share: float
     numbers: Numbers
@@ -150,6 +152,12 @@ class Search:
             layers=self._ranked(forecast, chosen.step),
         )
 
+    def rank(self, laboratory: Laboratory, progress: Progress = SILENT) -> Found:
+        """Measures what every layer does to the output, and leaves all of them int8."""
+        forecast = self._forecast(laboratory, progress)
+        (plain,) = self._points([Step({}, 1.0, forecast.decibel({}))], laboratory, progress)
+        return Found(lift(*self._network, {}), (plain,), plain, self._ranked(forecast, plain.step))
+
     @property
     def _limit(self) -> float:
         return self._recipe.max_price if self._recipe.max_price > 0.0 and not self._recipe.demands else np.inf
@@ -216,6 +224,7 @@ class Search:
                 LayerEffect(
                     layer=name,
                     op_type=node.op_type,
+                    tensor=self._layout.output_of(node).name or "",
                     alone_db=forecast.mean_db(own),
                     share=float(own.mean() / max(float(forecast.noise({}).mean()), 1e-30)),
                     numbers=chosen.assignment.get(name, Numbers.INT8),

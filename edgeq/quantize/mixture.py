@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from edgeq.errors import UsageError
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.budget import Found, LayerEffect, Search
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.executors import open_pool
+from edgeq.quantize.executors import Pool, open_pool
 from edgeq.quantize.homes import Assignment, layers, layout_of
 from edgeq.quantize.mixed import Mixed, lift
 from edgeq.quantize.pipeline import Quantized, Samples
@@ -60,12 +60,38 @@ def searched(
         ModelError: ONNX Runtime cannot run the graph.
     """
     network = (quantized.graph, quantized.reference, quantized.plan)
-    chosen, labels = _spread(samples)
-    bench = Bench.of(*network, recipe, chosen, labels)
-    search = Search(*network, recipe, prices)
     with open_pool(executor) as pool:
-        found = search.find(Laboratory(bench, pool, cache_folder()), progress)
+        search = Search(*network, recipe, prices)
+        found = search.find(_laboratory(quantized, samples, recipe, pool), progress)
     return _quantized(found.mixed, told(found, recipe.aim_db)), found
+
+
+def ranked(
+    quantized: Quantized,
+    samples: Labelled,
+    recipe: Recipe,
+    prices: Prices,
+    executor: str | Executor = "processes",
+    progress: Progress = SILENT,
+) -> Found:
+    """What the rounding of every layer does to the output of the network, nothing being changed.
+
+    Raises:
+        UsageError: the executor cannot be used.
+        ModelError: ONNX Runtime cannot run the graph.
+    """
+    network = (quantized.graph, quantized.reference, quantized.plan)
+    with open_pool(executor) as pool:
+        search = Search(*network, recipe, prices)
+        return search.rank(_laboratory(quantized, samples, recipe, pool), progress)
+
+
+def _laboratory(quantized: Quantized, samples: Labelled, recipe: Recipe, pool: Pool) -> Laboratory:
+    step = max(1, -(-len(samples) // MOST_SAMPLES))
+    labels = None if samples.labels is None else samples.labels[::step]
+    network = (quantized.graph, quantized.reference, quantized.plan)
+    bench = Bench.of(*network, recipe, list(islice(samples, 0, None, step)), labels)
+    return Laboratory(bench, pool, cache_folder())
 
 
 def widened(quantized: Quantized, recipe: Recipe) -> Quantized:
@@ -92,12 +118,6 @@ def widened(quantized: Quantized, recipe: Recipe) -> Quantized:
 def _quantized(mixed: Mixed, notes: Sequence[str]) -> Quantized:
     plan = replace(mixed.plan, notes=(*mixed.plan.notes, *notes))
     return Quantized(mixed.graph, mixed.reference, plan)
-
-
-def _spread(samples: Labelled) -> tuple[list[Mapping[str, NDArray[Any]]], NDArray[np.int64] | None]:
-    step = max(1, -(-len(samples) // MOST_SAMPLES))
-    labels = None if samples.labels is None else samples.labels[::step]
-    return list(islice(samples, 0, None, step)), labels
 
 
 def told(found: Found, aim_db: float) -> tuple[str, ...]:

@@ -42,24 +42,29 @@ def round_weights_to(model: ir.Model, plan: Plan, names: Iterable[str]) -> None:
 def snap(graph: ir.Graph, value: ir.Value, grid: Quant, reader: ir.Node | None = None) -> None:
     """Lets everything that reads the value, or one reader alone, see it on the grid. Sort the graph then."""
     readers = [(use.node, use.idx) for use in value.uses() if reader in (None, use.node)]
-    suffix = "" if reader is None else f"/{reader.name}"
-    scale = _constant(graph, f"{value.name}/scale{suffix}", np.array(grid.scale[0], np.float32))
-    zero_point = _constant(
-        graph, f"{value.name}/zero_point{suffix}", np.array(grid.zero_point[0], _ZERO[grid.bits])
-    )
-    quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
-    quantize.outputs[0].name = f"{value.name}/integers{suffix}"
-    result = dequantize.outputs[0]
-    result.name, result.shape, result.type = f"{value.name}/snapped{suffix}", value.shape, value.type
-    graph.extend([quantize, dequantize])
+    is_output = value.is_graph_output() and reader is None
+    result = snapped(graph, value, grid, "" if reader is None else f"{reader.name}")
     for node, index in readers:
         node.replace_input_with(index, result)
-    if value.is_graph_output() and reader is None:
+    if is_output:
         for index, output in enumerate(graph.outputs):
             if output is value:
                 graph.outputs[index] = result
         value.name, result.name = f"{value.name}/real", value.name
+
+
+def snapped(graph: ir.Graph, value: ir.Value, grid: Quant, label: str) -> ir.Value:
+    """Adds a copy of the value on the nearest points of the grid; the label makes its names unique."""
+    name = f"{value.name}/{label}" if label else f"{value.name}"
+    scale = _constant(graph, f"{name}/scale", np.array(grid.scale[0], np.float32))
+    zero_point = _constant(graph, f"{name}/zero_point", np.array(grid.zero_point[0], _ZERO[grid.bits]))
+    quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
+    quantize.outputs[0].name = f"{name}/integers"
+    result = dequantize.outputs[0]
+    result.name, result.shape, result.type = f"{name}/snapped", value.shape, value.type
+    graph.extend([quantize, dequantize])
+    return result
 
 
 def _constant(graph: ir.Graph, name: str, number: NDArray[Any]) -> ir.Value:

@@ -24,6 +24,7 @@ from edgeq.signature import TensorSpec
 from edgeq.verify.agreement import AgreementTally
 from edgeq.verify.drift import Drift
 from edgeq.verify.inspect import inspect
+from edgeq.verify.isolation import Isolation
 from edgeq.verify.kept import KeptOutputs
 from edgeq.verify.loaded import Loaded
 from edgeq.verify.parity import TWIN_SAMPLES, ParityTally, integer_files
@@ -49,6 +50,8 @@ def verify(
     inputs: Sequence[TensorSpec],
     expected: KeptOutputs,
     progress: Progress = SILENT,
+    *,
+    closely: bool = False,
 ) -> Verification:
     """Runs every file over all samples, in one pass and bounded memory.
 
@@ -57,6 +60,7 @@ def verify(
         models: the files as written; the float ONNX file is the reference and has to be among them.
         samples: in the source model's own form, which `inputs` tells.
         expected: the float outputs as far as they are known already; the others are computed.
+        closely: whether each layer is looked at by itself, too.
 
     Raises:
         ModelError: a runtime refuses a file.
@@ -65,6 +69,7 @@ def verify(
         scratch = Path(name)
         graph, plan = quantized.graph, quantized.plan
         layers = _drift(quantized, models, samples, scratch)
+        layers = isolated(quantized, layers, samples) if closely else layers
         reference = _Reference(expected, next(m for m in models if _is(m, Format.ONNX, Precision.FLOAT32)))
         integer = [Loaded.open(model) for model in models if model.precision is Precision.INT8]
         tallies = {model: AgreementTally(model.file.name) for model in integer}
@@ -86,6 +91,16 @@ def verify(
             parity=parity.figure(),
             layers=layers,
         )
+
+
+def isolated(
+    quantized: Quantized, layers: tuple[LayerFigure, ...], samples: SampleSource
+) -> tuple[LayerFigure, ...]:
+    """The figures of layers with those of each layer by itself, over a few samples."""
+    isolation = Isolation(quantized)
+    for sample in islice(samples, DRIFT_SAMPLES):
+        isolation.add(sample)
+    return isolation.complete(layers)
 
 
 class _Reference:

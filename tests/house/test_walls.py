@@ -28,6 +28,7 @@ WALLS: Mapping[str, tuple[str, ...]] = {
     "rich": ("edgeq.cli", "edgeq.report.terminal"),
     "h5py": ("edgeq.formats.keras",),
     "PIL": ("edgeq.samples.images",),
+    "distributed": ("edgeq.quantize.executors",),
 }
 
 # These are imported inside functions alone, wherever they are allowed.
@@ -59,7 +60,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "execution",
     ),
     # The verbs, and the parts they are made of.
-    ("conversion", "writing", "summary"),
+    ("request", "conversion", "writing", "summary", "inspection"),
     ("deployment", "profiling", "comparison", "ondevice", "runs", "doctor", "board"),
     ("fleet",),
     ("",),
