@@ -29,9 +29,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(RUN) -m compileall -q edgeq
 	@touch $@
 
-# sshd for the SSH tests, Chromium for the report tests. Their absence fails nothing: those tests skip and say so.
+# sshd for the SSH tests, Chromium for the report tests, QEMU and cross compiler for the emulated boards.
+# Their absence fails nothing: those tests skip and say so.
 $(VENV)/.tools: $(VENV)/.ready
-	@missing=""; \
+	@missing="$$($(RUN) -c 'from edgeq.board.host import missing; print("", *missing(building=True))')"; \
 	PATH="$$PATH:/usr/sbin"; \
 	command -v sshd >/dev/null || missing="$$missing openssh-server"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
@@ -51,10 +52,14 @@ board: setup ## what emulated ARM boards need: Debian packages (as root), and th
 demo: setup ## obtain MobileNetV2, then convert, deploy and profile it on this machine
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/mobilenet/demo.sh $(DEMO)
 
-test: setup ## every test but those on emulated boards, two at a time
-	$(RUN) -m pytest -n 2 --ignore=tests/board $(PYTEST_ARGS)
+# A board keeps two cores busy by itself: its tests come after all others, one at a time.
+test: setup ## every test, two at a time; then those on emulated boards, one at a time
+	@status=0; \
+	$(RUN) -m pytest -n 2 --ignore=tests/board $(PYTEST_ARGS) || status=1; \
+	$(RUN) -m pytest tests/board $(PYTEST_ARGS) || status=1; \
+	exit $$status
 
-test-board: board ## the tests on emulated boards, one at a time: minutes each
+test-board: setup ## the tests on emulated boards alone
 	$(RUN) -m pytest tests/board $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy

@@ -18,7 +18,7 @@ from edgeq.board.image.build import Image, image
 from edgeq.board.kinds import Cpu, Kind
 from edgeq.board.machine import ADDRESS, HOME_DISK, LINK, Machine
 from edgeq.board.monitor import Monitor
-from edgeq.board.shell import first_command, known_hosts_line, ssh_command
+from edgeq.board.shell import PATIENCE_S, first_command, known_hosts_line, ssh_command
 from edgeq.board.template import Template, free_port, template
 from edgeq.devices import connect, inventory
 from edgeq.devices.inventory import Device
@@ -31,6 +31,8 @@ USER = "edge"
 RECORD = "board.json"
 TRIES = 3
 """A free port may be taken by somebody else before QEMU listens on it."""
+AWAKE_S = 60.0
+"""A clone answers in 1 to 6 s; one that is silent for so long is booted from its kernel instead."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def up(kind: Kind, *, name: str | None = None, port: int | None = None, progress
             _end(board)
         progress.stage(f"Board {name}: resuming")
         draft = Board(name, kind.cpu, kind.deterministic, port or 0, str(built.folder))
-        board = _start(draft, frozen)
+        board = _start(draft, frozen, progress)
         register(board)
     return board
 
@@ -175,12 +177,13 @@ def boot(board: Board) -> None:
     _set_clock(board.machine)
 
 
-def _start(draft: Board, frozen: Template) -> Board:
+def _start(draft: Board, frozen: Template, progress: Progress) -> Board:
     """Resumes a clone; where no port was asked for, on one that is free."""
     for attempt in range(TRIES):
         board = replace(draft, port=draft.port or free_port())
         try:
-            _resume(board, frozen)
+            _prepare(board, frozen)
+            _resume(board, frozen, progress)
         except BaseException as error:
             _remove(board)
             taken = isinstance(error, DeviceError) and "forwarding" in error.tried
@@ -195,22 +198,36 @@ def _start(draft: Board, frozen: Template) -> Board:
     raise AssertionError("the loop returns or raises")
 
 
-def _resume(board: Board, frozen: Template) -> None:
-    machine = board.machine
+def _prepare(board: Board, frozen: Template) -> None:
+    folder = board.machine.folder
     try:
-        machine.folder.mkdir(parents=True, mode=0o700)
-        atomic.write_text(machine.folder / RECORD, json.dumps(to_plain(board)) + "\n")
-        sparse.copy(frozen.home, machine.folder / HOME_DISK)
+        folder.mkdir(parents=True, mode=0o700)
+        atomic.write_text(folder / RECORD, json.dumps(to_plain(board)) + "\n")
+        sparse.copy(frozen.home, folder / HOME_DISK)
     except OSError as error:
         raise StorageError(
-            f"the board's files cannot be written: {error.strerror}", where=str(machine.folder)
+            f"the board's files cannot be written: {error.strerror}", where=str(folder)
         ) from error
+
+
+def _resume(board: Board, frozen: Template, progress: Progress) -> None:
+    """From the frozen machine; if that one does not answer, from the kernel."""
+    machine = board.machine
     machine.resume(frozen.memory, frozen.state)
-    _set_clock(machine)
+    try:
+        _set_clock(machine, AWAKE_S)
+    except DeviceError:
+        if not board.running:
+            raise
+        progress.stage(
+            f"Board {board.name}: silent for {AWAKE_S:g} s after it was resumed, booting it instead"
+        )
+        machine.kill()
+        boot(board)
 
 
-def _set_clock(machine: Machine) -> None:
-    first_command(machine, ["date", "-s", f"@{time.time():.0f}"])
+def _set_clock(machine: Machine, patience_s: float = PATIENCE_S) -> None:
+    first_command(machine, ["date", "-s", f"@{time.time():.0f}"], patience_s)
 
 
 def _same(board: Board, kind: Kind, port: int | None) -> Board:

@@ -61,11 +61,17 @@ class Monitor:
                 return told["return"]
 
     def freeze(self, state: Path) -> None:
-        """Stops the machine and writes everything but its memory to a file."""
+        """Stops the machine and writes all but its memory to a file, which appears when it is whole."""
         self._without_memory()
         self.execute("stop")
-        self.execute("migrate", uri=f"exec:cat > {shlex.quote(str(state))}")
+        part, whole = shlex.quote(f"{state}.part"), shlex.quote(str(state))
+        self.execute("migrate", uri=f"exec:cat > {part} && mv {part} {whole}")
         self._migrated()
+        end = time.monotonic() + TIMEOUT_S
+        while not state.exists():  # QEMU is done when the pipe has taken the last byte, not the file
+            if time.monotonic() > end:
+                raise DeviceError("the machine's state cannot be written", where=str(state))
+            time.sleep(POLL_S)
 
     def thaw(self, state: Path) -> None:
         """Takes up a state that `freeze` wrote, and runs."""

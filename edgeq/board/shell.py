@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeq import atomic
 from edgeq.board.machine import ADDRESS, CONSOLE, Machine
 from edgeq.errors import DeviceError, UnreachableError
 from edgeq.runners.ssh import SshAddress, SshTransport
@@ -16,6 +18,8 @@ NO_CONFIG = Path("/dev/null")
 """The user's ssh_config is about other machines."""
 PATIENCE_S = 240.0
 LOGIN_S = 60.0
+GREETING_S = 5.0
+"""A connection that QEMU took before the board listened is answered after 6, 18, 42 s: better ask anew."""
 
 
 def known_hosts_line(machine: Machine) -> str:
@@ -26,7 +30,8 @@ def known_hosts_line(machine: Machine) -> str:
 def transport(machine: Machine, user: str = "root") -> SshTransport:
     """A way to the board as one of its users: root, edge or lab."""
     known = machine.folder / KNOWN_HOSTS
-    known.write_text(known_hosts_line(machine) + "\n", "utf-8")
+    if not known.exists():
+        atomic.write_text(known, known_hosts_line(machine) + "\n")
     address = SshAddress(ADDRESS, machine.port, user, machine.image.identity)
     return SshTransport(
         address, known_hosts=known, config=NO_CONFIG, name=machine.folder.name, timeout_s=LOGIN_S
@@ -45,6 +50,7 @@ def first_command(machine: Machine, argv: Sequence[str], patience_s: float = PAT
     try:
         while True:
             try:
+                _await_greeting(machine, end)
                 return way.run(argv, timeout_s=patience_s)
             except UnreachableError as error:
                 if machine.pid is None or time.monotonic() > end:
@@ -67,6 +73,22 @@ def ssh_command(machine: Machine, user: str, words: Sequence[str]) -> list[str]:
     chosen = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     way = ["-F", str(NO_CONFIG), "-i", str(machine.image.identity), "-p", str(machine.port)]
     return ["ssh", *way, *chosen, f"{user}@{ADDRESS}", *words]
+
+
+def _await_greeting(machine: Machine, end: float) -> None:
+    """Returns when the board's SSH server speaks; QEMU itself takes every connection at once."""
+    while not _greets(machine.port):
+        if machine.pid is None or time.monotonic() > end:
+            raise UnreachableError("no SSH server greets", where=machine.folder.name)
+        time.sleep(0.1)
+
+
+def _greets(port: int) -> bool:
+    try:
+        with socket.create_connection((ADDRESS, port), GREETING_S) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 def _console(machine: Machine) -> str:

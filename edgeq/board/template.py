@@ -96,7 +96,7 @@ def free_port() -> int:
 
 
 def _proven(work: Path, image: Image, kind: Kind) -> Template:
-    """A template from which a clone has answered: now and then all clones of a frozen board stay asleep."""
+    """A template from which a clone has answered: what every board begins with is tried once before."""
     for attempt in range(TRIES):
         frozen = Template(work / f"{kind.name}-{attempt}")
         frozen.folder.mkdir()
