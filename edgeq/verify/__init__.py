@@ -22,6 +22,7 @@ from edgeq.quantize.pipeline import Quantized
 from edgeq.samples import SampleSource
 from edgeq.signature import TensorSpec
 from edgeq.verify.agreement import AgreementTally
+from edgeq.verify.cut import integer_outputs
 from edgeq.verify.drift import Drift
 from edgeq.verify.inspect import inspect
 from edgeq.verify.isolation import Isolation
@@ -73,7 +74,7 @@ def verify(
         reference = _Reference(expected, next(m for m in models if _is(m, Format.ONNX, Precision.FLOAT32)))
         integer = [Loaded.open(model) for model in models if model.precision is Precision.INT8]
         tallies = {model: AgreementTally(model.file.name) for model in integer}
-        parity = ParityTally(integer_files(graph, plan, integer, scratch), plan)
+        parity = ParityTally(integer_files(graph, plan, integer, scratch), integer_outputs(graph, plan), plan)
         twins = [model for model in parity.files if model not in integer]
         labels = samples.labels
         for index, sample in enumerate(samples):

@@ -10,9 +10,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.execution import OnnxExecutable
 from edgeq.figures import Format, ParityFigure
-from edgeq.formats import onnx, tflite
-from edgeq.quantize.dialect import Activations, IoType
+from edgeq.formats import tflite
+from edgeq.formats.onnx import dequantized_name
+from edgeq.quantize.dialect import IoType
 from edgeq.quantize.plan import Plan
 from edgeq.signature import TensorSpec
 from edgeq.verify.cut import integer_outputs, with_outputs
@@ -22,11 +24,17 @@ TWIN_SAMPLES = 16
 
 
 class ParityTally:
-    """Compares the last integers of every file with those of the first, sample by sample."""
+    """Compares the last integers of every file with those of the first, sample by sample.
 
-    def __init__(self, files: Sequence[Loaded], plan: Plan) -> None:
+    Args:
+        files: what `integer_files` gave.
+        names: the tensors that the outputs of each file are.
+        plan: their grids.
+    """
+
+    def __init__(self, files: Sequence[Loaded], names: Sequence[str], plan: Plan) -> None:
         self.files = tuple(files)
-        self._scales = [plan.tensors[spec.name].scale[0] for file in files[:1] for spec in file.file.outputs]
+        self._scales = [plan.tensors[name].scale[0] for name in names]
         self._samples = self._values = self._differing = self._max_steps = 0
 
     def add(self, outputs: Sequence[Sequence[NDArray[np.float32]]]) -> None:
@@ -50,22 +58,30 @@ def integer_files(graph: ir.Model, plan: Plan, models: Sequence[Loaded], scratch
     """The integer files, ending in integers.
 
     A file whose outputs are on the plan's grids is compared as it is, on every sample. Where float operators
-    follow (a last softmax), a twin that ends in front of them is written by the same writers and compared
-    instead, on `TWIN_SAMPLES` samples: it costs runs of its own.
+    follow (a last softmax), twins that end in front of them are compared instead, on `TWIN_SAMPLES` samples:
+    they cost runs of their own. An ONNX file gives its inner values itself, a TFLite twin is written by the
+    same writer.
     """
     names = integer_outputs(graph, plan)
     if not names or len(models) < 2:
         return []
-    if names == [value.name for value in graph.graph.outputs]:
+    outputs = [str(value.name) for value in graph.graph.outputs]
+    if names == outputs:
         return list(models)
-    return [_twin(with_outputs(graph, names), plan, model, scratch) for model in models]
+    return [
+        _written(graph, plan, names, model, scratch)
+        if model.file.format is Format.TFLITE
+        else _opened(model, [name if name in outputs else dequantized_name(name) for name in names])
+        for model in models
+    ]
 
 
-def _twin(graph: ir.Model, plan: Plan, model: Loaded, scratch: Path) -> Loaded:
+def _opened(model: Loaded, names: Sequence[str]) -> Loaded:
+    file = replace(model.file, outputs=tuple(TensorSpec(name, ()) for name in names))
+    return Loaded(file, OnnxExecutable(file.path, outputs=names))
+
+
+def _written(graph: ir.Model, plan: Plan, names: Sequence[str], model: Loaded, scratch: Path) -> Loaded:
     path = scratch / f"parity-{model.file.name}"
-    if model.file.format is Format.TFLITE:
-        tflite.write(graph, plan, path, IoType.FLOAT32)
-    else:
-        onnx.write_qdq(graph, plan, path, Activations.U8)
-    outputs = tuple(TensorSpec(str(value.name), ()) for value in graph.graph.outputs)
-    return Loaded.open(replace(model.file, path=path, outputs=outputs))
+    tflite.write(with_outputs(graph, names), plan, path, IoType.FLOAT32)
+    return Loaded.open(replace(model.file, path=path, outputs=tuple(TensorSpec(name, ()) for name in names)))

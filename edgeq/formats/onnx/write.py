@@ -22,6 +22,8 @@ EXTERNAL_BYTES = 2_000_000_000
 
 _OFFSET = {Activations.S8: 0, Activations.U8: 128}
 _STORAGE = {Activations.S8: np.dtype(np.int8), Activations.U8: np.dtype(np.uint8)}
+_INT16 = np.dtype(np.int16)
+"""16-bit activations are symmetric: they are signed in every dialect."""
 _SELECTING = {"Clip", "GlobalMaxPool", "Pad", "ReduceMax", "ReduceMin", "Relu"}
 """Operators that select among values, whose float form ONNX Runtime leaves between its DQ and Q."""
 
@@ -90,6 +92,11 @@ def quantized_name(name: str) -> str:
     return f"{name}/quantized"
 
 
+def dequantized_name(name: str) -> str:
+    """What the reals of a value that is no output are called in the QDQ file, quantised and back."""
+    return f"{name}/dequantized"
+
+
 class _Writer:
     """Adds Q and DQ nodes to one graph."""
 
@@ -107,24 +114,30 @@ class _Writer:
         elif quant.narrow:
             stored, zero_point = integers.astype(np.int8), _along(quant, quant.zero_point, np.int8)
         else:
-            stored = (integers + self._offset).astype(self._storage)
-            zero_point = _along(quant, [z + self._offset for z in quant.zero_point], self._storage)
+            offset, storage = self._stored(quant)
+            stored = (integers + offset).astype(storage)
+            zero_point = _along(quant, [z + offset for z in quant.zero_point], storage)
         name = value.name or ""
         source = self._constant(quantized_name(name), stored)
         inputs = [source, *self._grid(name, quant, zero_point)]
-        real = self._node("DequantizeLinear", inputs, f"{name}/dequantized", quant.axis)
+        real = self._node("DequantizeLinear", inputs, dequantized_name(name), quant.axis)
         value.replace_all_uses_with(real)
         del self._graph.initializers[name]
+
+    def _stored(self, quant: Quant) -> tuple[int, np.dtype[Any]]:
+        """What is added to an activation's integers, and how they are stored."""
+        return (0, _INT16) if quant.bits == 16 else (self._offset, self._storage)
 
     def pair(self, value: ir.Value, quant: Quant) -> None:
         """Puts QuantizeLinear → DequantizeLinear between an activation and everything that reads it."""
         name = value.name or ""
-        zero_point = np.array(quant.zero_point[0] + self._offset, self._storage)
+        offset, storage = self._stored(quant)
+        zero_point = np.array(quant.zero_point[0] + offset, storage)
         grid = self._grid(name, quant, zero_point)
         readers = [(use.node, use.idx) for use in value.uses()]
         is_output = value.is_graph_output()
         integers = self._node("QuantizeLinear", [value, *grid], quantized_name(name))
-        real = self._node("DequantizeLinear", [integers, *grid], f"{name}/dequantized")
+        real = self._node("DequantizeLinear", [integers, *grid], dequantized_name(name))
         real.shape, real.type = value.shape, value.type
         for node, index in readers:
             node.replace_input_with(index, real)
@@ -206,6 +219,8 @@ def _selecting(graph: ir.Graph, plan: Plan) -> dict[ir.Node, Quant]:
         source, result = node.inputs[0] if node.inputs else None, node.outputs[0]
         grid = plan.tensors.get(result.name or "")
         if node.op_type not in _SELECTING or grid is None or source is None or plan.is_float(node.name or ""):
+            continue
+        if grid.bits != 8:  # ONNX Runtime has few kernels for int16: the float one stays
             continue
         if plan.tensors.get(source.name or "") == grid:
             found[node] = grid
