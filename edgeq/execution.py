@@ -21,6 +21,7 @@ Arrays = Mapping[str, NDArray[Any]]
 THREADS = 1
 """Of a runtime here: samples follow each other so fast that a second thread mostly waits, and costs CPU."""
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_OPTIMIZED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -38,7 +39,8 @@ class OnnxExecutable:
     Args:
         model: a file, or the bytes of one.
         outputs: names of the values that it gives, where they are others than the file's own outputs.
-        optimized: where to write the graph as the runtime optimises it, with portable operators.
+        optimized: where to write the graph as the runtime optimises it, with portable operators; weights go
+            beside it.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class OnnxExecutable:
         if optimized is not None:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.optimized_model_filepath = str(optimized)
+            options.add_session_config_entry(_OPTIMIZED_WEIGHTS, f"{optimized.name}.data")
         if outputs is not None and isinstance(model, Path):
             options.add_session_config_entry(_WEIGHTS_FOLDER, str(model.parent))
             model = _with_outputs(model, outputs)
