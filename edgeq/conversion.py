@@ -210,7 +210,7 @@ def _mixed(
     if data is None:
         return quantized, None
     peak = request.target.peak
-    prices = Prices() if peak is None else Prices.of(peak.int8_macs_per_cycle / peak.float32_macs_per_cycle)
+    prices = Prices() if peak is None else Prices(peak.int8_macs_per_cycle / peak.float32_macs_per_cycle)
     if recipe.searches:
         return searched(quantized, data, recipe, prices, request.executor, watch)
     if request.ranked:

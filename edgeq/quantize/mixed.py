@@ -12,7 +12,7 @@ from edgeq.errors import UsageError
 from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.homes import Assignment, Group, groups, layers, layout_of
 from edgeq.quantize.layout import Layout
-from edgeq.quantize.operators import Kind, is_constant, rule_of
+from edgeq.quantize.operators import Kind, clip_bounds, is_constant, rule_of
 from edgeq.quantize.plan import FloatOp, Plan, Quant
 from edgeq.quantize.recipe import Recipe
 
@@ -21,6 +21,9 @@ INT16_OPERATORS = frozenset({"Conv", "Gemm", "Add"})
 
 FINER = 32
 """An int16 grid has steps of 1/32 of the int8 grid's, so it reaches four times as far: nothing is clipped."""
+
+_FUSED_BOUNDS = frozenset({(0.0, float("inf")), (0.0, 6.0), (-1.0, 1.0)})
+"""Of activations that a layer on int16 can apply to its result."""
 
 _REASON = "float32 for the accuracy of the whole network"
 _MOVES = "moves values that are float"
@@ -59,7 +62,7 @@ def lift(graph: ir.Model, reference: ir.Model, plan: Plan, recipe: Recipe, assig
     known = {node.name or "": node for node in layers(layout)}
     if unknown := sorted(assignment.keys() - known.keys()):
         raise UsageError(f"no integer layer is called {unknown[0]!r}", hint="edgeq inspect lists the layers")
-    settled = {name: _possible(known[name], numbers) for name, numbers in assignment.items()}
+    settled = {name: _possible(known[name], layout, numbers) for name, numbers in assignment.items()}
     found = groups(layout, recipe)
     graph, reference = _with_copies(graph, found, settled), _with_copies(reference, found, settled)
     _restore_weights(graph, reference, settled)
@@ -71,10 +74,13 @@ def copy_name(value: str, numbers: Numbers) -> str:
     return f"{value}/{numbers}"
 
 
-def _possible(node: ir.Node, numbers: Numbers) -> Numbers:
-    if numbers is Numbers.INT16 and node.op_type not in INT16_OPERATORS:
-        return Numbers.FLOAT32
-    return numbers
+def _possible(node: ir.Node, layout: Layout, numbers: Numbers) -> Numbers:
+    """float32 for int16 where LiteRT has no such kernel, or none with the activation that follows."""
+    if numbers is not Numbers.INT16:
+        return numbers
+    clips = [user for user in node.outputs[0].consumers() if user in layout.absorbed]
+    fuses = all(clip_bounds(clip) in _FUSED_BOUNDS for clip in clips)
+    return numbers if fuses and node.op_type in INT16_OPERATORS else Numbers.FLOAT32
 
 
 def _with_copies(model: ir.Model, found: Sequence[Group], assignment: Assignment) -> ir.Model:

@@ -107,11 +107,12 @@ def arithmetic(op: Op) -> Emit:
     def emit(step: Step) -> None:
         shape = shape_of(step.node.outputs[0])
         order = _common_order(step, len(shape))
+        options: dict[str, Any] = {"potScaleInt16": False} if step.wide else {}  # true unless told otherwise
         first, *others, last = (_aligned(step, i, order) for i in range(len(step.node.inputs)))
         for other in others:
             between = stored(shape, order)
             first = step.interim(op, [first, other], between, order)
-        step.result(op, [first, last], order)
+        step.result(op, [first, last], order, **options)
 
     return emit
 
@@ -148,7 +149,8 @@ def _aligned(step: Step, index: int, order: Order) -> Stored:
     assert value is not None
     rank = len(order)
     if value.const_value is not None:
-        return step.low.constant(value, order=order, integer=step.integer)
+        constant = step.low.constant(value, order=order, integer=step.integer)
+        return step.low.widened(constant) if step.wide else constant
     shape = shape_of(value)
     if len(shape) == rank:
         return step.operand(index, order)

@@ -28,6 +28,7 @@ NUMPY_TYPES: Mapping[TensorType, Any] = {
     TensorType.INT64: np.int64,
     TensorType.UINT8: np.uint8,
     TensorType.INT8: np.int8,
+    TensorType.INT16: np.int16,
     TensorType.BOOL: np.bool_,
 }
 
@@ -40,7 +41,7 @@ class Tensor:
     """A tensor of the file. Its name may still change until the file is packed.
 
     Attributes:
-        grid: the integers' meaning as int8; `axis` is a storage axis. None for reals and for indices.
+        grid: the integers' meaning, signed; `axis` is a storage axis. None for reals and for indices.
     """
 
     index: int

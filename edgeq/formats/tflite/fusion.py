@@ -44,7 +44,7 @@ def fuse(graph: ir.Graph, plan: Plan | None) -> Fusions:
     """Finds the activations to fuse.
 
     Those the plan absorbed are dropped: the grid of their output clamps. Others are fused as a clamp where
-    nothing else reads the value between, and its grid is theirs: quantising and clamping then commute.
+    nothing else reads the value between, and it has no grid or theirs: quantising and clamping then commute.
     """
     absorbed = frozenset(plan.absorbed) if plan else frozenset()
     grids = plan.tensors if plan else {}
@@ -67,7 +67,7 @@ def fuse(graph: ir.Graph, plan: Plan | None) -> Fusions:
             and producer not in activations
             and len(source.uses()) == 1
             and not source.is_graph_output()
-            and grids.get(str(source.name)) == grids.get(str(node.outputs[0].name))
+            and grids.get(str(source.name)) in (None, grids.get(str(node.outputs[0].name)))
         ):
             activations[producer] = CLAMPS[clamp]
         else:

@@ -1,7 +1,7 @@
 """From the canonical graph to a file's tensors: where a value lives, in which order, as integers or reals.
 
-Every value has one home: int8 where the plan gives it a grid, float32 otherwise. `Lowering.fetch` derives
-what a node asks for (another order, reals of an int8 home) once per value, however many nodes ask.
+Every value has one home: int8 or int16 where the plan gives it a grid, float32 otherwise. `Lowering.fetch`
+derives what a node asks for (another order, reals of an integer home) once per value, however many nodes ask.
 A `Step` is what an emit function sees of the file while it writes one node.
 """
 
@@ -20,6 +20,7 @@ from edgeq.formats.tflite.file import File, Shape, Tensor
 from edgeq.formats.tflite.fusion import Fusions
 from edgeq.formats.tflite.layout import Order, identity, moves, same_bytes, stored
 from edgeq.formats.tflite.operators import Activation, Op, TensorType, Trait
+from edgeq.quantize.mixed import FINER
 from edgeq.quantize.plan import Plan, Quant
 
 ELEMENT_TYPES = {
@@ -29,6 +30,12 @@ ELEMENT_TYPES = {
     ir.DataType.UINT8: TensorType.UINT8,
     ir.DataType.BOOL: TensorType.BOOL,
 }
+
+INTEGER_TYPES = {8: TensorType.INT8, 16: TensorType.INT16}
+"""Bits of a grid → how its integers are stored."""
+
+WIDENING = 128
+"""Steps of an int16 grid in a step of the int8 grid that it holds exactly: 255 · 128 < 2^15."""
 
 ACTIVATION_OPS = {
     Activation.RELU: Op.RELU,
@@ -51,7 +58,7 @@ class Stored:
 
     @property
     def grid(self) -> Quant | None:
-        """The grid of an int8 tensor."""
+        """The grid of an integer tensor."""
         return self.tensor.grid
 
 
@@ -64,6 +71,7 @@ class Lowering:
         self._grids = {} if plan is None else dict(plan.tensors)
         self._homes: dict[str, Stored] = {}
         self._derived: dict[tuple[str, Order, bool], Stored] = {}
+        self._wide: dict[tuple[int, Order], Stored] = {}
 
     def grid(self, value: ir.Value | None) -> Quant | None:
         """The plan's grid of a value; None means reals."""
@@ -74,14 +82,14 @@ class Lowering:
         return self._homes[str(value.name)].order
 
     def settle(self, value: ir.Value, made: Stored) -> None:
-        """Makes a tensor the home of a value; reals of a value that has a grid are quantised first."""
+        """Makes a tensor the home of a value; what is not yet as wide as its grid is quantised first."""
         grid = self.grid(value)
-        if grid is not None and made.grid is None:
-            made = self.quantized(made, grid, f"{value.name}/int8")
+        if grid is not None and (made.grid is None or made.grid.bits != grid.bits):
+            made = self.quantized(made, grid, f"{value.name}/int{grid.bits}")
         self._homes[str(value.name)] = made
 
     def fetch(self, value: ir.Value, *, integer: bool, order: Order | None = None) -> Stored:
-        """A value in the order asked for (None: as it is), as int8 or as reals."""
+        """A value in the order asked for (None: as it is), as integers or as reals."""
         if value.const_value is not None:
             return self.constant(value, order=order, integer=integer)
         home = self._homes[str(value.name)]
@@ -103,7 +111,7 @@ class Lowering:
         if home.grid is None or integer:
             return home
         real = self.file.tensor(f"{home.tensor.name}/float32", home.shape, TensorType.FLOAT32)
-        self.file.operator(Op.DEQUANTIZE, [home.tensor], [real], [Trait.INT8])
+        self.file.operator(Op.DEQUANTIZE, [home.tensor], [real], traits_of([home.tensor]))
         return Stored(real, home.order)
 
     def _reordered(self, value: ir.Value, source: Stored, order: Order) -> Stored:
@@ -126,13 +134,23 @@ class Lowering:
         self.file.operator(Op.RESHAPE, [source, self.file.indices("shape", shape)], [target], newShape=shape)
 
     def quantized(self, real: Stored, grid: Quant, name: str) -> Stored:
-        """Appends a QUANTIZE of reals to an int8 grid."""
-        target = self.file.tensor(name, real.shape, TensorType.INT8, grid)
-        self.file.operator(Op.QUANTIZE, [real.tensor], [target])
+        """Appends a QUANTIZE of reals, or of integers on another grid."""
+        target = self.file.tensor(name, real.shape, INTEGER_TYPES[grid.bits], grid)
+        self.file.operator(Op.QUANTIZE, [real.tensor], [target], traits_of([real.tensor, target]))
         return Stored(target, real.order)
 
+    def widened(self, narrow: Stored) -> Stored:
+        """int16 for int8, the same reals exactly; int16 stays as it is."""
+        if narrow.grid is None or narrow.grid.bits == 16:
+            return narrow
+        key = (narrow.tensor.index, narrow.order)
+        if key not in self._wide:
+            grid = Quant((narrow.grid.scale[0] / WIDENING,), (0,), bits=16)
+            self._wide[key] = self.quantized(narrow, grid, f"{narrow.tensor.name}/int16")
+        return self._wide[key]
+
     def constant(self, value: ir.Value, *, order: Order | None = None, integer: bool = False) -> Stored:
-        """An initializer as an operand; int8 on the plan's per-tensor grid, or as it is.
+        """An initializer as an operand; integers on the plan's per-tensor grid, or as it is.
 
         An order of more axes than the initializer has adds leading axes of length 1, as broadcasting does.
         """
@@ -141,7 +159,7 @@ class Lowering:
         array = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
         grid = self.grid(value) if integer else None
         moved = (array if grid is None else grid.quantize(array)).transpose(order)
-        kind = TensorType.INT8 if grid is not None else element_type(value)
+        kind = INTEGER_TYPES[grid.bits] if grid is not None else element_type(value)
         return Stored(self.file.constant(str(value.name), moved, kind, grid), order)
 
 
@@ -150,14 +168,16 @@ class Step:
     """One node on its way into the file.
 
     Attributes:
-        integer: the node computes on int8; otherwise on reals.
+        integer: the node computes on integers; otherwise on reals.
         activation: a clamp to apply to its result.
+        wide: these integers are int16; weights stay int8.
     """
 
     low: Lowering
     node: ir.Node
     integer: bool
     activation: Activation = Activation.NONE
+    wide: bool = False
 
     def value(self, index: int) -> ir.Value | None:
         """The ONNX input, None where it is left out."""
@@ -168,7 +188,8 @@ class Step:
         value = self.value(index)
         if value is None:
             raise ModelError(f"input {index} is missing", where=str(self.node.name))
-        return self.low.fetch(value, integer=self.integer, order=order)
+        stored = self.low.fetch(value, integer=self.integer, order=order)
+        return self.low.widened(stored) if self.wide else stored
 
     def order(self, index: int = 0) -> Order:
         """The order that an ONNX input is stored in; a constant has any order, ONNX's own to begin with."""
@@ -179,6 +200,13 @@ class Step:
     def target(self, index: int = 0) -> ir.Value:
         """The value that this node's output becomes: its own, or that of an activation it absorbed."""
         return self.low.fusions.target(self.node.outputs[index])
+
+    def grid(self, value: ir.Value) -> Quant | None:
+        """The grid that this node writes a value onto: int16 where the node is wide, None for reals."""
+        grid = self.low.grid(value) if self.integer else None
+        if grid is None or grid.bits == 16 or not self.wide:
+            return grid
+        return Quant((grid.scale[0] / FINER,), (0,), bits=16)
 
     def result(
         self,
@@ -196,7 +224,7 @@ class Step:
             activation = Activation.NONE
         value = self.target(index)
         kind = None if self.integer else element_type(value)
-        grid = self.low.grid(value) if self.integer else None
+        grid = self.grid(value)
         shape, name = stored(shape_of(value), order), str(value.name)
         made = self.interim(op, inputs, shape, order, traits, name=name, grid=grid, kind=kind, **options)
         if activation is not Activation.NONE:
@@ -217,7 +245,7 @@ class Step:
         **options: Any,
     ) -> Stored:
         """Appends an operator whose result stays inside the node; without a grid it holds reals."""
-        kind = kind or (TensorType.FLOAT32 if grid is None else TensorType.INT8)
+        kind = kind or (TensorType.FLOAT32 if grid is None else INTEGER_TYPES[grid.bits])
         name = name or f"{self.node.name or self.node.outputs[0].name}/{op.name.lower()}"
         target = self.low.file.tensor(name, shape, kind, grid)
         tensors = [item.tensor if isinstance(item, Stored) else item for item in inputs]
@@ -251,6 +279,8 @@ def traits_of(tensors: Sequence[Tensor]) -> set[Trait]:
         traits.add(Trait.RANK_6)
     if any(tensor.type is TensorType.INT8 for tensor in tensors):
         traits.add(Trait.INT8)
+    if any(tensor.type is TensorType.INT16 for tensor in tensors):
+        traits.add(Trait.INT16)
     return traits
 
 

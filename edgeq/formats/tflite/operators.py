@@ -36,6 +36,7 @@ class TensorType(IntEnum):
     UINT8 = 3
     INT64 = 4
     BOOL = 6
+    INT16 = 7
     INT8 = 9
 
 
@@ -43,6 +44,7 @@ class Trait(Enum):
     """What about one use of an operator asks for a later version of it."""
 
     INT8 = auto()
+    INT16 = auto()
     GROUPED = auto()
     DILATED = auto()
     BIAS = auto()
@@ -97,26 +99,31 @@ def _plain(code: int, options: str, runtime: str, int8: str = "") -> Spec:
 class Op(Enum):
     """The closed table of the operators edgeq writes."""
 
-    ADD = _plain(0, "AddOptions", "1.5.0", "1.14.0")
+    ADD = Spec(0, "AddOptions", {1: "1.5.0", 2: "1.14.0", 3: "2.4.0"}, {Trait.INT8: 2, Trait.INT16: 3})
     AVERAGE_POOL_2D = _plain(1, "Pool2DOptions", "1.5.0", "1.14.0")
     CONCATENATION = _plain(2, "ConcatenationOptions", "1.5.0", "1.14.0")
     CONV_2D = Spec(
-        3, "Conv2DOptions", {1: "1.5.0", 3: "1.14.0", 6: "2.9.0"}, {Trait.INT8: 3, Trait.GROUPED: 6}
+        3,
+        "Conv2DOptions",
+        {1: "1.5.0", 3: "1.14.0", 4: "2.3.0", 6: "2.9.0"},
+        {Trait.INT8: 3, Trait.INT16: 4, Trait.GROUPED: 6},
     )
     DEPTHWISE_CONV_2D = Spec(
         4,
         "DepthwiseConv2DOptions",
-        {1: "1.5.0", 2: "1.12.0", 3: "1.14.0"},
-        {Trait.DILATED: 2, Trait.INT8: 3},
+        {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 5: "2.3.0"},
+        {Trait.DILATED: 2, Trait.INT8: 3, Trait.INT16: 5},
     )
     DEPTH_TO_SPACE = _plain(5, "DepthToSpaceOptions", "2.1.0", "2.5.0")
-    DEQUANTIZE = _plain(6, "DequantizeOptions", "1.13.1", "1.14.0")
+    DEQUANTIZE = Spec(
+        6, "DequantizeOptions", {1: "1.13.1", 2: "1.14.0", 3: "1.15.0"}, {Trait.INT8: 2, Trait.INT16: 3}
+    )
     FLOOR = _plain(8, "", "1.9.0")
     FULLY_CONNECTED = Spec(
         9,
         "FullyConnectedOptions",
-        {1: "1.5.0", 4: "1.14.0", 5: "2.0.0"},
-        {Trait.INT8: 4, Trait.KEEP_DIMS: 5},
+        {1: "1.5.0", 4: "1.14.0", 5: "2.0.0", 7: "2.3.0"},
+        {Trait.INT8: 4, Trait.KEEP_DIMS: 5, Trait.INT16: 7},
     )
     LOGISTIC = _plain(14, "", "1.14.0", "1.14.0")
     MAX_POOL_2D = _plain(17, "Pool2DOptions", "1.5.0", "1.14.0")
@@ -134,12 +141,17 @@ class Op(Enum):
     SOFTMAX = _plain(25, "SoftmaxOptions", "1.5.0", "1.14.0")
     SPACE_TO_DEPTH = _plain(26, "SpaceToDepthOptions", "1.5.0", "1.14.0")
     TANH = _plain(28, "", "1.14.0", "1.14.0")
-    PAD = Spec(34, "PadOptions", {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"}, {Trait.INT8: 2, Trait.RANK_5: 4})
+    PAD = Spec(
+        34,
+        "PadOptions",
+        {1: "1.5.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
+        {Trait.INT8: 2, Trait.INT16: 3, Trait.RANK_5: 4},
+    )
     TRANSPOSE = Spec(
         39,
         "TransposeOptions",
-        {1: "1.6.0", 2: "1.14.0", 4: "2.3.0", 6: "2.12.0"},
-        {Trait.INT8: 2, Trait.RANK_5: 4, Trait.RANK_6: 6},
+        {1: "1.6.0", 2: "1.14.0", 4: "2.3.0", 5: "2.4.0", 6: "2.12.0"},
+        {Trait.INT8: 2, Trait.RANK_5: 4, Trait.INT16: 5, Trait.RANK_6: 6},
     )
     MEAN = _plain(40, "ReducerOptions", "1.6.0", "1.14.0")
     SUB = Spec(41, "SubOptions", {1: "1.6.0", 2: "1.14.0", 3: "2.3.0"}, {Trait.INT8: 2, Trait.RANK_5: 3})
@@ -186,7 +198,7 @@ class Op(Enum):
     CEIL = _plain(104, "", "1.14.0")
     COS = _plain(108, "CosOptions", "1.14.0")
     ELU = _plain(111, "", "1.14.0")
-    QUANTIZE = _plain(114, "QuantizeOptions", "1.14.0")
+    QUANTIZE = Spec(114, "QuantizeOptions", {1: "1.14.0", 2: "1.15.0"}, {Trait.INT16: 2})
     ROUND = _plain(116, "", "1.14.0")
     HARD_SWISH = _plain(117, "HardSwishOptions", "1.15.0")
     BATCH_MATMUL = _plain(126, "BatchMatMulOptions", "2.3.0", "2.3.0")

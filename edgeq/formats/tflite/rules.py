@@ -15,6 +15,7 @@ import onnx_ir as ir
 from edgeq.formats.tflite import composed, convolution, elementwise, linear, pooling, resize, shaping
 from edgeq.formats.tflite.lowering import Step
 from edgeq.formats.tflite.operators import Op
+from edgeq.quantize.mixed import INT16_OPERATORS
 from edgeq.quantize.plan import Quant
 
 Grids = Callable[[ir.Value | None], Quant | None]
@@ -63,6 +64,16 @@ def _joins(node: ir.Node, grids: Grids) -> bool:
     """Puts operands side by side: one grid for all of them."""
     target = grids(node.outputs[0])
     return _per_tensor(target) and all(grids(source) == target for source in node.inputs)
+
+
+def is_wide(node: ir.Node, grids: Grids) -> bool:
+    """Whether the node computes on int16: an operator that can, with an operand or result of 16 bits."""
+    if node.op_type not in INT16_OPERATORS:
+        return False
+    operands = node.inputs if node.op_type == "Add" else node.inputs[:1]
+    values = [*map(grids, operands), grids(node.outputs[0])]
+    weighted = node.op_type == "Add" or grids(node.inputs[1]) is not None
+    return weighted and None not in values and any(grid.bits == 16 for grid in values if grid is not None)
 
 
 def _reduces(node: ir.Node, grids: Grids) -> bool:

@@ -45,7 +45,8 @@ def weights_of(
 def bias_of(step: Step, value: ir.Value | None, x: Tensor, weights: Tensor, channels: int) -> Tensor:
     """The bias vector [channels]; zeros where the node has none, since XNNPACK wants one.
 
-    In an integer node it is int32 on the scale s_x · s_w; without scales XNNPACK leaves the node out.
+    In an integer node it is int32 (int64 where activations are int16) on the scale s_x · s_w; without scales
+    XNNPACK leaves the node out.
     """
     array = np.zeros(channels, np.float32) if value is None else numpy_of(value)
     array = np.broadcast_to(array.reshape(-1), (channels,))
@@ -55,6 +56,9 @@ def bias_of(step: Step, value: ir.Value | None, x: Tensor, weights: Tensor, chan
     assert x.grid is not None
     assert weights.grid is not None
     grid = step.low.grid(value) or bias_grid(weights.grid, x.grid.scale[0])
+    if step.wide:
+        integers = np.rint(array.astype(np.float64) / np.asarray(grid.scale))
+        return step.low.file.constant(name, integers.astype(np.int64), TensorType.INT64, grid)
     return step.low.file.constant(name, _integers(grid, array), TensorType.INT32, grid)
 
 

@@ -15,7 +15,7 @@ from edgeq.formats.tflite.fusion import fuse
 from edgeq.formats.tflite.layout import identity, storage_order, stored
 from edgeq.formats.tflite.lowering import Lowering, Step, Stored, element_type, shape_of
 from edgeq.formats.tflite.operators import Activation, Op, TensorType
-from edgeq.formats.tflite.rules import RULES, refusals
+from edgeq.formats.tflite.rules import RULES, Grids, is_wide, refusals
 from edgeq.quantize.dialect import IoType
 from edgeq.quantize.plan import Plan, Quant
 
@@ -59,8 +59,11 @@ def _packed(graph: ir.Model, plan: Plan | None, io: IoType) -> memoryview:
     float_nodes = frozenset(op.node for op in plan.float_ops) if plan else frozenset()
     for node in graph.graph:
         if node not in fusions.dropped:
-            integer = plan is not None and node.name not in float_nodes and _is_integer(low, node)
-            RULES[node.op_type].emit(Step(low, node, integer, fusions.activations.get(node, Activation.NONE)))
+            planned = plan is not None and node.name not in float_nodes
+            wide = planned and is_wide(node, _grids(low, node))
+            integer = wide or (planned and RULES[node.op_type].integer(node, _grids(low, node)))
+            activation = fusions.activations.get(node, Activation.NONE)
+            RULES[node.op_type].emit(Step(low, node, integer, activation, wide))
     outputs: dict[str, Tensor] = {}
     for value in graph.graph.outputs:
         taken = {tensor.index for tensor in (*inputs.values(), *outputs.values())}
@@ -80,7 +83,7 @@ def check(graph: ir.Model) -> None:
 def _refuse(graph: ir.Graph, plan: Plan | None) -> None:
     lines = [f"{node.name or '?'} ({node.op_type}): {reason}" for node, reason in refusals(graph)]
     for name, grid in plan.tensors.items() if plan else ():
-        if grid.bits not in (8, 32):
+        if grid.bits not in (8, 16, 32):
             lines.append(f"{name}: {grid.bits}-bit values are not written to TFLite")
     if lines:
         raise UnsupportedError(
@@ -89,13 +92,15 @@ def _refuse(graph: ir.Graph, plan: Plan | None) -> None:
         )
 
 
-def _is_integer(low: Lowering, node: ir.Node) -> bool:
+def _grids(low: Lowering, node: ir.Node) -> Grids:
+    """The grids of a node's operands and results, those of fused activations in place of its own."""
+
     def grids(value: ir.Value | None) -> Quant | None:
         if value is not None and value.producer() is node:
             value = low.fusions.target(value)
         return low.grid(value)
 
-    return RULES[node.op_type].integer(node, grids)
+    return grids
 
 
 def _input(low: Lowering, value: ir.Value, io: IoType) -> Tensor:
