@@ -1,4 +1,4 @@
-"""What goes wrong in the field, on a real kernel: cables, sshd, disks, clocks, memory, other users.
+"""What goes wrong in the field, on a real kernel: cables, power, sshd, disks, clocks, memory, other users.
 
 One board of its own for all of it. After each test nothing of a run is left there: no process, no half file.
 """
@@ -12,14 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from small_models import small_classifier
 from tiny_models import IMAGES, TABLE, by_litert, preprocessed, tflite_model
 
+import edgeq
 from edgeq.board import boards
 from edgeq.board.boards import Board
 from edgeq.board.kinds import Kind
 from edgeq.board.shell import transport
-from edgeq.errors import LeaseError, StorageError
+from edgeq.errors import EdgeqError, LeaseError, StorageError
 from edgeq.runners.libraries import library_for
 from edgeq.runners.session import RunProgress, Session, new_job_id
 from edgeq.runners.trace import EngineKind, Feed, Job, Layout, Status, Timing, Trace, Variant
@@ -228,3 +231,47 @@ def test_memory_runs_out(shaken: Board, session: Session, tmp_path: Path) -> Non
         session.forget(work.id)
         again = job(session, tmp_path)
         check(session, again, session.run(again), tmp_path)
+
+
+def test_a_slow_and_lossy_network(shaken: Board, session: Session, tmp_path: Path) -> None:
+    run(shaken, "tc qdisc add dev eth0 root netem delay 80ms loss 2%")
+    try:
+        with session.lease():
+            work = job(session, tmp_path)
+            check(session, work, session.run(work), tmp_path)
+    finally:
+        run(shaken, "tc qdisc del dev eth0 root")
+
+
+class At:
+    """A listener of a verb that acts when it first measures."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._once = Once(act)
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        self._once(RunProgress(name, 0, 0))
+
+    def advance(self, amount: int = 1) -> None: ...
+
+
+def test_the_same_command_after_a_power_cut(
+    shaken: Board, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease of before is void, what was uploaded is there and whole, and the job is done in the end."""
+    onnx.save(small_classifier(), tmp_path / "small.onnx")
+    monkeypatch.chdir(tmp_path)
+    boards.register(shaken)
+    artifact = edgeq.convert(tmp_path / "small.onnx", formats=("tflite",)).artifact.folder
+    monkeypatch.setattr("edgeq.profiling.COUNTING", Timing(20, 12.0, 30.0, rounds=3))
+
+    def cut() -> None:
+        boards.cut_power(shaken)
+        boards.boot(shaken)
+
+    with pytest.raises(EdgeqError):
+        edgeq.profile(artifact, device=shaken.name, progress=At(cut))
+    done = edgeq.profile(artifact, device=shaken.name)
+    assert all(variant.status is Status.DONE for variant in done.figures.variants)
+    assert done.trace.facts.machine == "aarch64"
+    assert edgeq.deploy(artifact, device=shaken.name).bytes_sent == 0
