@@ -85,7 +85,7 @@ class Grams:
         """One sample: value name → array with a batch axis of 1."""
         for node, gram in self._grams.items():
             name = _name(node.inputs[0])
-            gram.add(_on_grid(input_columns(node, seen[name], self._rng), self._plan.tensors[name]))
+            gram.add(on_grid(input_columns(node, seen[name], self._rng), self._plan.tensors[name]))
 
     def found(self) -> dict[str, Gram]:
         """Name of the layer's result → Gram."""
@@ -94,7 +94,7 @@ class Grams:
         return {_name(node.outputs[0]): gram for node, gram in self._grams.items() if gram.count > 1}
 
 
-def _on_grid(reals: NDArray[np.float32], grid: Quant) -> NDArray[np.float32]:
+def on_grid(reals: NDArray[np.float32], grid: Quant) -> NDArray[np.float32]:
     """The nearest reals of a per-tensor grid, in float32 throughout."""
     scale = np.float32(grid.scale[0])
     least, greatest = grid.qmin - grid.zero_point[0], grid.qmax - grid.zero_point[0]

@@ -19,7 +19,8 @@ from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.executors import Pool, open_pool
 from edgeq.quantize.homes import Assignment, layers, layout_of
 from edgeq.quantize.mixed import Mixed, lift
-from edgeq.quantize.pipeline import Quantized, Samples
+from edgeq.quantize.parts import Samples
+from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.price import Prices
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.trials import Bench, Laboratory, cache_folder

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,35 +13,24 @@ from numpy.typing import NDArray
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.assign import make_plan
 from edgeq.quantize.calibration import FloatSession, calibrate
+from edgeq.quantize.correct import affordable, correct_biases
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.equalize import channel_values, equalize
 from edgeq.quantize.gram import Grams
+from edgeq.quantize.parts import Gatherer, Parts, Samples
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
-from edgeq.quantize.search import best_method
-from edgeq.quantize.statistics import Statistics
+from edgeq.quantize.search import EXPONENTS, METHODS, Choice, best_of, output_sqnr_db
+from edgeq.quantize.simulate import round_weights_to, simulated
 
 Arrays = Mapping[str, NDArray[Any]]
 Outputs = Callable[[Sequence[NDArray[Any]]], None]
 
 
-class Samples(Protocol):
-    """Calibration samples that can be gone through any number of times."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Arrays]: ...
-
-
-MOST_SAMPLES = 128
-"""Equalisation and rounding look at no more samples than this, evenly spaced."""
-
-SEARCH_SAMPLES = 24
-"""The choice of a range method looks at no more than this: methods differ by more than samples do."""
-
 _TOLD = 3
+_NEAREST, _OPTIMAL, _CORRECTED = "weights rounded to the nearest", "optimal rounding", "bias correction"
 
 
 @dataclass(frozen=True)
@@ -67,11 +56,11 @@ def quantize(
     on_outputs: Outputs | None = None,
     progress: Progress = SILENT,
 ) -> Quantized:
-    """Equalises, calibrates, plans and rounds, as far as the recipe asks for it.
+    """Equalises, calibrates, plans, rounds and corrects, as far as the recipe asks for it and it helps.
 
     Args:
         graph: the canonical float graph; it is not changed.
-        samples: gone through once per step, in bounded memory; each maps every input name to one array.
+        samples: gone through at most twice, in bounded memory; each maps every input name to one array.
         recipe: decides the steps.
         on_outputs: called once per sample with the float graph's outputs, in their order.
 
@@ -79,81 +68,141 @@ def quantize(
         DataError: as `calibrate` raises it.
         ModelError: ONNX Runtime cannot run the graph.
     """
-    notes: list[str] = []
-    model = graph
-    if recipe.equalize > 0.0 and recipe.weights is WeightGranularity.PER_CHANNEL:
-        progress.stage("equalise", 2 * len(samples))
-        plain = replace(recipe, ranges=RangeMethod.MIN_MAX)
-        calibrate(graph, _told(samples, progress), plain, on_outputs)
-        model, scaled = _equalized(prepare(graph), samples, recipe, progress)
-        on_outputs = None
-        if scaled:
-            notes.append(f"the output channels of {len(scaled)} layers were scaled to use their grids evenly")
+    if not _needs_parts(recipe):
+        progress.stage("calibrate", len(samples))
+        prepared, plan = make_plan(
+            graph, calibrate(graph, _told(samples, progress), recipe, on_outputs), recipe
+        )
+        return Quantized(prepared, prepared, plan)
+    progress.stage("look", len(samples))
+    gatherer = Gatherer(samples)
+    calibrate(graph, _told(gatherer, progress), replace(recipe, ranges=RangeMethod.MIN_MAX), on_outputs)
+    parts = gatherer.parts()
+    prepared = prepare(graph)
+    recipe, notes = _searched(prepared, parts, recipe, progress)
+    model, scaled = _equalized(prepared, parts.all, recipe.equalize or 0.0)
+    if scaled:
+        notes.append(f"the output channels of {len(scaled)} layers were scaled to use their grids evenly")
     progress.stage("calibrate", len(samples))
-    statistics = calibrate(model, _told(samples, progress), recipe, on_outputs)
-    if recipe.ranges is RangeMethod.SEARCHED:
-        progress.stage("search", len(samples))
-        recipe, told = _searched(model, statistics, samples, recipe, progress)
-        notes.append(told)
-    prepared, plan = make_plan(model, statistics, recipe)
-    rounded = prepared
-    if recipe.rounding is Rounding.OPTIMAL:
-        progress.stage("round", len(samples))
-        rounded, gains = _rounded(prepared, plan, samples, progress)
-        notes += gains
-    return Quantized(rounded, prepared, replace(plan, notes=(*plan.notes, *notes)))
+    statistics = calibrate(model, _told(samples, progress), recipe)
+    reference, plan = make_plan(model, statistics, recipe)
+    written, told = _refined(reference, plan, parts, recipe, progress)
+    return Quantized(written, reference, replace(plan, notes=(*plan.notes, *notes, *told)))
+
+
+def _needs_parts(recipe: Recipe) -> bool:
+    """Whether more is asked for than ranges by one method."""
+    return (
+        recipe.equalize != 0.0
+        or recipe.ranges is RangeMethod.SEARCHED
+        or recipe.rounding is Rounding.OPTIMAL
+        or recipe.correction
+    )
+
+
+def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress) -> tuple[Recipe, list[str]]:
+    """The recipe with one exponent and one range method, the best for the samples held back."""
+    methods = METHODS if recipe.ranges is RangeMethod.SEARCHED else (recipe.ranges,)
+    exponents = EXPONENTS if recipe.equalize is None else (recipe.equalize,)
+    if recipe.weights is not WeightGranularity.PER_CHANNEL:
+        exponents = (0.0,)
+    found: dict[Choice, float] = {}
+    if len(methods) * len(exponents) > 1:
+        progress.stage("search", len(exponents) * (len(parts.fitted) + len(parts.held)))
+        for exponent in exponents:
+            found |= _tried(model, parts, [Choice(exponent, method) for method in methods], recipe, progress)
+    best = best_of(found, tuple(found)) if found else Choice(exponents[0], methods[0])
+    recipe = replace(recipe, ranges=best.ranges, equalize=best.equalize)
+    if not found:
+        return recipe, []
+    listed = ", ".join(f"{choice} {figure:.1f}" for choice, figure in found.items())
+    return recipe, [
+        f"ranges are {best}, the best for this network's output; SQNR in dB with activations alone "
+        f"quantised, on {len(parts.held)} samples that were not fitted: {listed}"
+    ]
+
+
+def _tried(
+    model: ir.Model, parts: Parts, choices: Sequence[Choice], recipe: Recipe, progress: Progress
+) -> dict[Choice, float]:
+    """Output SQNR with the activations quantised by each choice; all have the same exponent."""
+    scaled, _ = _equalized(model, parts.fitted, choices[0].equalize)
+    statistics = calibrate(scaled, _told(parts.fitted, progress), replace(recipe, ranges=choices[0].ranges))
+    versions = {
+        choice: simulated(*make_plan(scaled, statistics, replace(recipe, ranges=choice.ranges)))
+        for choice in choices
+    }
+    return output_sqnr_db(model, versions, _told(parts.held, progress))
 
 
 def _equalized(
-    model: ir.Model, samples: Samples, recipe: Recipe, progress: Progress
+    model: ir.Model, samples: Sequence[Arrays], exponent: float
 ) -> tuple[ir.Model, tuple[str, ...]]:
+    if exponent == 0.0:
+        return model, ()
     session = FloatSession(model, channel_values(model))
     peaks: dict[str, NDArray[np.float64]] = {}
-    for sample in _some(samples, progress):
+    for sample in samples:
         for name, values in session.run(sample).items():
             flat = values.reshape(values.shape[1], -1)
             peak = np.maximum(flat.max(axis=1), -flat.min(axis=1)).astype(np.float64)
             peaks[name] = np.maximum(peaks.get(name, 0.0), peak)
-    return equalize(model, peaks, recipe.equalize)
+    return equalize(model, peaks, exponent)
 
 
-def _searched(
-    model: ir.Model, statistics: Statistics, samples: Samples, recipe: Recipe, progress: Progress
-) -> tuple[Recipe, str]:
-    def plan_of(method: RangeMethod) -> tuple[ir.Model, Plan]:
-        return make_plan(model, statistics, replace(recipe, ranges=method))
+def _refined(
+    model: ir.Model, plan: Plan, parts: Parts, recipe: Recipe, progress: Progress
+) -> tuple[ir.Model, list[str]]:
+    """The model with the weights and biases to write: of every step what the samples held back gain by."""
+    steps: dict[str, ir.Model] = {_NEAREST: _snapped(model, plan)}
+    notes: dict[str, list[str]] = {_NEAREST: []}
+    if recipe.rounding is Rounding.OPTIMAL:
+        progress.stage("round", len(parts.fitted))
+        steps[_OPTIMAL], notes[_OPTIMAL] = _rounded(model, plan, parts.fitted, progress)
+    if recipe.correction and (most := affordable(model)):
+        progress.stage("correct")
+        before = tuple(steps)[-1]
+        chosen = parts.fitted[:: -(-len(parts.fitted) // most)]
+        steps[_CORRECTED], corrected = correct_biases(model, steps[before], plan, chosen)
+        notes[_CORRECTED] = [*notes[before], f"biases of {corrected} layers took up the mean error there"]
+    if len(steps) == 1:
+        return model, []
+    progress.stage("judge", len(parts.held))
+    versions = {name: simulated(step, plan) for name, step in steps.items()}
+    found = output_sqnr_db(model, versions, _told(parts.held, progress))
+    best = best_of(found, tuple(reversed(steps)))
+    listed = ", ".join(f"{name} {figure:.1f}" for name, figure in found.items())
+    kept = f"kept is {best}: SQNR of the output in dB on {len(parts.held)} samples held back: {listed}"
+    return model if best is _NEAREST else steps[best], [*notes[best], kept]
 
-    best, found = best_method(model, plan_of, _some(samples, progress, SEARCH_SAMPLES))
-    listed = ", ".join(f"{method} {found[method]:.1f}" for method in found)
-    return replace(recipe, ranges=best), (
-        f"ranges are {best}, the best for this network; SQNR in dB with activations alone quantised: {listed}"
-    )
+
+def _snapped(model: ir.Model, plan: Plan) -> ir.Model:
+    """A copy with the weights on the nearest points of their grids."""
+    model = model.clone()
+    names = [name for name in model.graph.initializers if name in plan.tensors]
+    round_weights_to(model, plan, names)
+    return model
 
 
-def _rounded(model: ir.Model, plan: Plan, samples: Samples, progress: Progress) -> tuple[ir.Model, list[str]]:
+def _rounded(
+    model: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress
+) -> tuple[ir.Model, list[str]]:
     grams = Grams(model, plan)
     session = FloatSession(model, grams.inputs)
-    for sample in _some(samples, progress):
+    for sample in _told(samples, progress):
         grams.add({**sample, **session.run(sample)})
     rounded, gains = round_weights(model, plan, grams.found())
     if not gains:
-        return rounded, []
+        return _snapped(rounded, plan), []
     worst = sorted(gains, key=lambda gain: gain.before_db)[:_TOLD]
     told = ", ".join(f"{gain.layer} {gain.before_db:.0f} → {gain.after_db:.0f} dB" for gain in worst)
-    return rounded, [
+    return _snapped(rounded, plan), [
         f"weights of {len(gains)} layers were rounded for least error at the layer's output; "
         f"signal to rounding error before and after, where it was worst: {told}"
     ]
 
 
-def _some(samples: Samples, progress: Progress, most: int = MOST_SAMPLES) -> Iterator[Arrays]:
-    step = max(1, -(-len(samples) // most))
-    for index, sample in enumerate(_told(samples, progress)):
-        if index % step == 0:
-            yield sample
-
-
-def _told(samples: Samples, progress: Progress) -> Iterator[Arrays]:
+def _told(samples: Iterable[Arrays], progress: Progress) -> Iterator[Arrays]:
     for sample in samples:
         yield sample
         progress.advance()

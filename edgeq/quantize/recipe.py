@@ -35,8 +35,9 @@ class Recipe:
     """How a plan is to be made.
 
     Three names are accepted: `fast` (min-max ranges and nothing else), `balanced` (the default: equalised
-    channels, ranges chosen by the output, optimal rounding) and `best`, which adds finer numbers for the
-    layers that gain most by them for their price. All but `fast` need calibration data for what they add.
+    channels and ranges chosen by the output, optimal rounding, bias correction) and `best`, which adds finer
+    numbers for the layers that gain most by them for their price. All but `fast` need calibration data for
+    what they add, and keep a step only where samples that were held back gain by it.
 
     Attributes:
         name: for the report.
@@ -45,8 +46,10 @@ class Recipe:
             `searched` takes the best for this network's output (`edgeq.quantize.search`) where there is data.
         percentile: for `RangeMethod.PERCENTILE`, the share (in %) of values that stay unclipped at each end.
         equalize: the exponent that shares the spread of channels between activations and weights
-            (`edgeq.quantize.equalize`), 0 for none. Per-tensor weights are left alone.
+            (`edgeq.quantize.equalize`), 0 for none; None tries some and takes what serves the output best.
+            Per-tensor weights are left alone.
         rounding: to the nearest integer, or for the least error at each layer's output.
+        correction: whether biases take up the mean error that each layer is left with.
         keep_float: shell patterns of layer names that stay float, with all their parts (`layer/part`).
         io: what the TFLite file takes and gives. The ONNX file is float at both ends unless told otherwise.
         activations: how the ONNX file stores activations; None follows the target's device profile.
@@ -63,8 +66,9 @@ class Recipe:
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
     ranges: RangeMethod = RangeMethod.SEARCHED
     percentile: float = 99.99
-    equalize: float = 0.3
+    equalize: float | None = None
     rounding: Rounding = Rounding.OPTIMAL
+    correction: bool = True
     keep_float: tuple[str, ...] = ()
     io: IoType = IoType.FLOAT32
     activations: Activations | None = None
@@ -82,7 +86,7 @@ class Recipe:
                 where=f"recipe {self.name}",
             )
 
-        if not 0.0 <= self.equalize <= 1.0:
+        if self.equalize is not None and not 0.0 <= self.equalize <= 1.0:
             raise UsageError(
                 f"equalize must be between 0 and 1, not {self.equalize}", where=f"recipe {self.name}"
             )
@@ -128,7 +132,9 @@ class Recipe:
 
 
 NAMED = {
-    "fast": Recipe("fast", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST),
+    "fast": Recipe(
+        "fast", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST, correction=False
+    ),
     "balanced": Recipe("balanced"),
     "best": Recipe("best", aim_db=29.0, max_price=2.0),
 }
@@ -169,8 +175,10 @@ def _value(key: str, value: Any, kind: Any, path: Path) -> Any:
                 f"{key} = {value!r} is no choice", where=str(path), hint=f"use one of {', '.join(choices)}"
             )
         return kind(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if kind is bool and isinstance(value, bool):
+        return value
     if kind is str and isinstance(value, str):
         return value
     if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):

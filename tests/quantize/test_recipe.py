@@ -16,7 +16,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
         'base = "fast"\nweights = "per-tensor"\nranges = "percentile"\npercentile = 99\n'
-        'equalize = 1\nrounding = "optimal"\n'
+        'equalize = 1\nrounding = "optimal"\ncorrection = true\n'
         'keep_float = ["head/*"]\nio = "int8"\nactivations = "s8"\n'
     )
     assert Recipe.load(path) == Recipe(
@@ -26,6 +26,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         99.0,
         1.0,
         Rounding.OPTIMAL,
+        True,
         ("head/*",),
         IoType.INT8,
         Activations.S8,

@@ -7,7 +7,6 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.quantize import Recipe, quantize
-from edgeq.quantize.recipe import RangeMethod, Rounding
 from edgeq.quantize.rounding import gptq
 
 
@@ -135,7 +134,6 @@ def test_rounded_weights_lie_on_the_plan_and_a_recipe_can_leave_them(graph, rng)
     grid = done.plan.tensors["w"]
     np.testing.assert_array_equal(grid.dequantize(grid.quantize(weight)), weight)
     assert any("rounded" in note for note in done.plan.notes)
-    fast = Recipe(rounding=Rounding.NEAREST, equalize=0.0, ranges=RangeMethod.MIN_MAX)
-    plain = quantize(model, samples, fast)
+    plain = quantize(model, samples, Recipe.load("fast"))
     assert plain.graph is plain.reference
     assert plain.plan.notes == ()
