@@ -69,7 +69,8 @@ def template(image: Image, kind: Kind, progress: Progress = SILENT) -> Template:
     Raises:
         DeviceError: it does not boot; nothing is left behind that looks finished.
     """
-    made_by = hashlib.sha256(f"{version()} {MEMORY_MIB} {WARM_UP}".encode()).hexdigest()[:8]
+    told = f"{version()} {kind.cpu.features} {MEMORY_MIB} {WARM_UP}"
+    made_by = hashlib.sha256(told.encode()).hexdigest()[:8]
     wanted = image.folder / f"{kind.name}-{made_by}"
     if wanted.is_dir():
         return Template(wanted)

@@ -17,6 +17,7 @@ _X86 = frozenset({"x86_64", "AMD64", "amd64"})
 _ARM_FEATURES: Mapping[str, frozenset[str]] = {
     "dotprod": frozenset({"asimddp"}),
     "i8mm": frozenset({"i8mm"}),
+    "sve": frozenset({"sve"}),
 }
 _X86_FEATURES: Mapping[str, frozenset[str]] = {"avx_vnni": frozenset({"avx_vnni", "avx512_vnni"})}
 
@@ -74,13 +75,15 @@ def preferred_activations(facts: Facts) -> Activations | None:
     """The ONNX dialect that is fastest on the probed processor; None for one that was not measured.
 
     Measured with ONNX Runtime 1.31 on MobileNetV2: x86 leaves s8 partly in float; Arm cores with dot products
-    and without i8mm need fewer instructions for s8 (sdot), all other Arm cores fewer for u8.
+    need fewer instructions for s8 (sdot), unless they have i8mm without SVE: there, and without dot products,
+    u8 needs fewer. With SVE of 128 bits ONNX Runtime's i8mm kernels for u8 cost more than those without SVE.
     """
     if facts.machine in _X86:
         return Activations.U8
     if facts.machine in _ARM and facts.cpu_features:
         features = set(facts.cpu_features)
-        return Activations.S8 if "asimddp" in features and "i8mm" not in features else Activations.U8
+        matrices_alone = "i8mm" in features and "sve" not in features
+        return Activations.S8 if "asimddp" in features and not matrices_alone else Activations.U8
     return None
 
 

@@ -23,6 +23,7 @@ class Capabilities:
 
     dotprod: bool = False
     i8mm: bool = False
+    sve: bool = False
     avx_vnni: bool = False
     hexagon_arch: str | None = None
     ane: bool = False

@@ -75,6 +75,7 @@ def test_the_most_severe_comes_first() -> None:
         ("aarch64", ("asimd",), Activations.U8),
         ("aarch64", ("asimd", "asimddp"), Activations.S8),
         ("aarch64", ("asimddp", "i8mm"), Activations.U8),
+        ("aarch64", ("asimddp", "i8mm", "sve"), Activations.S8),
         ("aarch64", (), None),
         ("riscv64", ("v",), None),
     ],
