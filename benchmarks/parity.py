@@ -25,13 +25,13 @@ HERE = "this machine"
 
 def build(reference: data.Reference, scratch: Path, recipe: str) -> dict[str, Path]:
     """What is compared → file, all of one plan."""
-    calibration = scratch / f"{reference.stem}.npz"
+    calibration = scratch / f"{reference.file}.npz"
     np.savez(calibration, x=data.split(reference, calibration=True)[0])
     files: dict[str, Path] = {}
     for dialect in DIALECTS:
         wanted = scratch / f"{dialect}.toml"
         wanted.write_text(f'base = "{recipe}"\nactivations = "{dialect}"\n')
-        artifact = scratch / f"{reference.stem}-{dialect}"
+        artifact = scratch / f"{reference.file}-{dialect}"
         common.convert(reference.path, calibration, artifact, "--recipe", str(wanted))
         files["LiteRT"] = artifact / f"{reference.stem}.int8.tflite"
         files[f"ONNX Runtime {dialect}"] = artifact / f"{reference.stem}.int8.onnx"
