@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -124,7 +124,8 @@ def carry_out(request: Request, progress: Progress = SILENT) -> Conversion:
     bounds = _bounds(inputs, request.preprocess)
     data = _open(inputs, request)
     kept = KeptOutputs()
-    quantized = _quantized(graph, data, bounds, request.recipe, kept, watch)
+    recipe = replace(request.recipe, correction=request.recipe.correction and not request.recipe.searches)
+    quantized = _quantized(graph, data, bounds, recipe, kept, watch)
     quantized, found = _mixed(quantized, data, request, watch)
     prepared, plan = quantized.graph, quantized.plan
     with artifacts.draft(request.out) as folder:
@@ -186,15 +187,12 @@ def _quantized(
     watch: _Stopwatch,
 ) -> Quantized:
     """By data where there is some, otherwise by what the model says of itself."""
-    from edgeq.quantize import Quantized, batch_norm_statistics, make_plan, quantize
+    from edgeq.quantize import quantize, quantize_without_data
 
     if data is not None:
         return quantize(graph, data, recipe, kept.add, watch)
     watch.stage("calibrate")
-    statistics = batch_norm_statistics(graph, bounds)
-    watch.stage("plan")
-    prepared, plan = make_plan(graph, statistics, recipe)
-    return Quantized(prepared, prepared, plan)
+    return quantize_without_data(graph, bounds, recipe)
 
 
 def _mixed(

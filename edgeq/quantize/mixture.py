@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +15,28 @@ from numpy.typing import NDArray
 from edgeq.errors import UsageError
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.budget import Found, LayerEffect, Search
+from edgeq.quantize.correct import affordable, correct_biases
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.executors import Pool, open_pool
+from edgeq.quantize.executors import open_pool
 from edgeq.quantize.homes import Assignment, layers, layout_of
 from edgeq.quantize.mixed import Mixed, lift
 from edgeq.quantize.parts import Samples
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.price import Prices
 from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.search import output_sqnr_db
+from edgeq.quantize.simulate import simulated
 from edgeq.quantize.trials import Bench, Laboratory, cache_folder
 
 MOST_SAMPLES = 48
 """Assignments are tried on no more samples than this, evenly spaced."""
 
+LEAST_SAMPLES, MOST_BYTES = 8, 96 * 2**20
+"""Large samples are fewer: every worker holds all of them."""
+
 _TOLD = 5
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 class Labelled(Samples, Protocol):
@@ -51,7 +59,8 @@ def searched(
     """Finds the cheapest numbers per layer that reach what the recipe asks for, or the best below its price.
 
     Args:
-        quantized: of int8 layers alone, made by this recipe; it is not changed.
+        quantized: of int8 layers alone, made by this recipe but for the correction of biases, which would
+            make up for errors that finer layers do not have; it is not changed.
         samples: of the calibration.
         prices: of a multiply-accumulate on the target.
         executor: processes, threads, dask://HOST:PORT, or any executor.
@@ -61,10 +70,33 @@ def searched(
         ModelError: ONNX Runtime cannot run the graph.
     """
     network = (quantized.graph, quantized.reference, quantized.plan)
+    bench = _bench(quantized, samples, recipe)
     with open_pool(executor) as pool:
-        search = Search(*network, recipe, prices)
-        found = search.find(_laboratory(quantized, samples, recipe, pool), progress)
-    return _quantized(found.mixed, told(found, recipe.aim_db)), found
+        found = Search(*network, recipe, prices).find(Laboratory(bench, pool, cache_folder()), progress)
+    mixed, notes = found.mixed, told(found, recipe.aim_db)
+    if recipe.correction:
+        progress.stage("correct")
+        mixed, said = corrected(mixed, bench.samples)
+        notes = (*notes, *said)
+    return _quantized(mixed, notes), found
+
+
+def corrected(mixed: Mixed, samples: Sequence[Arrays]) -> tuple[Mixed, tuple[str, ...]]:
+    """Biases that take up mean errors, fitted on every other sample and kept if the others gain by it."""
+    most = affordable(mixed.graph)
+    fitted, held = samples[::2][:most], samples[1::2]
+    if not fitted or not held:
+        return mixed, ()
+    graph, count = correct_biases(mixed.reference, mixed.graph, mixed.plan, fitted)
+    versions = {"before": mixed.graph, "after": graph}
+    simulations = {name: simulated(version, mixed.plan) for name, version in versions.items()}
+    found = output_sqnr_db(mixed.reference, simulations, held)
+    if found["after"] <= found["before"]:
+        return mixed, ()
+    return replace(mixed, graph=graph), (
+        f"biases of {count} layers took up the mean error there: {found['before']:.1f} → "
+        f"{found['after']:.1f} dB at the output on {len(held)} samples held back",
+    )
 
 
 def ranked(
@@ -82,17 +114,19 @@ def ranked(
         ModelError: ONNX Runtime cannot run the graph.
     """
     network = (quantized.graph, quantized.reference, quantized.plan)
+    bench = _bench(quantized, samples, recipe)
     with open_pool(executor) as pool:
-        search = Search(*network, recipe, prices)
-        return search.rank(_laboratory(quantized, samples, recipe, pool), progress)
+        return Search(*network, recipe, prices).rank(Laboratory(bench, pool, cache_folder()), progress)
 
 
-def _laboratory(quantized: Quantized, samples: Labelled, recipe: Recipe, pool: Pool) -> Laboratory:
-    step = max(1, -(-len(samples) // MOST_SAMPLES))
+def _bench(quantized: Quantized, samples: Labelled, recipe: Recipe) -> Bench:
+    """The network with samples evenly spaced, no more than fit the memory meant for them."""
+    size = sum(array.nbytes for array in next(iter(samples)).values())
+    most = max(LEAST_SAMPLES, min(MOST_SAMPLES, MOST_BYTES // max(size, 1)))
+    step = -(-len(samples) // most)
     labels = None if samples.labels is None else samples.labels[::step]
-    network = (quantized.graph, quantized.reference, quantized.plan)
-    bench = Bench.of(*network, recipe, list(islice(samples, 0, None, step)), labels)
-    return Laboratory(bench, pool, cache_folder())
+    chosen = list(islice(samples, 0, None, step))
+    return Bench.of(quantized.graph, quantized.reference, quantized.plan, recipe, chosen, labels)
 
 
 def widened(quantized: Quantized, recipe: Recipe) -> Quantized:

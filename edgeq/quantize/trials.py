@@ -210,7 +210,7 @@ class Laboratory:
         lines = []
         for trial, seen in found:
             self._known[_key(trial)] = seen
-            lines.append(json.dumps({"trial": _key(trial), **asdict(seen)}) + "\n")
+            lines.append("\n" + json.dumps({"trial": _key(trial), **asdict(seen)}))  # after a cut line, too
         if self._journal is not None:
             with suppress(OSError):  # a search without memory is slower, not worse
                 self._journal.parent.mkdir(parents=True, exist_ok=True)

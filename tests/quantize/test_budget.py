@@ -1,0 +1,217 @@
+"""The search for finer layers: its measures, its optimum, its memory, its executors."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from residual_net import LAYERS, residual_net, samples
+
+from edgeq.errors import UsageError
+from edgeq.quantize import Recipe, quantize
+from edgeq.quantize.budget import Search, missed
+from edgeq.quantize.calibration import FloatSession
+from edgeq.quantize.dialect import Numbers
+from edgeq.quantize.executors import Pool, open_pool
+from edgeq.quantize.homes import groups, layout_of
+from edgeq.quantize.mixed import lift
+from edgeq.quantize.mixture import searched
+from edgeq.quantize.price import Prices, Pricing
+from edgeq.quantize.recipe import RangeMethod, Rounding
+from edgeq.quantize.sensitivity import Weights, effect, outputs, quantized_graph, with_parts
+from edgeq.quantize.trials import Alone, Bench, Laboratory, Together
+
+PLAIN = Recipe("plain", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST, correction=False)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return quantize(residual_net(), samples(), PLAIN)
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as executor:
+        yield Pool(executor)
+
+
+def bench(plain, labels=None, recipe=PLAIN, count=12):
+    return Bench.of(plain.graph, plain.reference, plain.plan, recipe, samples(count), labels)
+
+
+def search(plain, recipe):
+    return Search(plain.graph, plain.reference, plain.plan, recipe, Prices())
+
+
+def test_an_effect_is_what_its_words_say(rng):
+    expected, seen = rng.normal(size=(6, 5)), rng.normal(size=(6, 5))
+    labels = rng.integers(0, 5, 6)
+    found = effect([[row] for row in expected], [[row] for row in seen], labels, classes=True)
+    p = np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True)
+    q = np.exp(seen) / np.exp(seen).sum(axis=1, keepdims=True)
+    signal, error = (expected**2).sum(axis=1), ((expected - seen) ** 2).sum(axis=1)
+    assert found.noise == pytest.approx(error / signal)
+    assert found.sqnr_db == pytest.approx(np.mean(10 * np.log10(signal / error)))
+    assert found.divergence == pytest.approx(np.mean(np.sum(p * np.log(p / q), axis=1)))
+    assert found.agreement == np.mean(expected.argmax(axis=1) == seen.argmax(axis=1))
+    assert found.top1 == np.mean(seen.argmax(axis=1) == labels)
+
+
+def test_one_part_alone_is_the_float_network_but_for_it(plain):
+    found = groups(layout_of(plain.graph, plain.plan, PLAIN), PLAIN)
+    model = with_parts(plain.graph, plain.reference, plain.plan, found, [Weights("project")])
+    grid = plain.plan.tensors["project_w"]
+    other = plain.reference.clone()
+    weight = other.graph.initializers["project_w"]
+    import onnx_ir as ir
+
+    weight.const_value = ir.tensor(grid.dequantize(grid.quantize(weight.const_value.numpy())))
+    sample = samples(1)[0]
+    expected = FloatSession(other, ["y"]).run(sample)["y"]
+    np.testing.assert_allclose(FloatSession(model, ["y"]).run(sample)["y"], expected, rtol=1e-5)
+
+
+def test_the_search_comes_near_the_cheapest_of_all_assignments(plain, pool):
+    """Against all 2^9 assignments of float32."""
+    layout = layout_of(plain.graph, plain.plan, PLAIN)
+    pricing = Pricing(layout, groups(layout, PLAIN), Prices())
+    inputs = samples(12)
+    expected = outputs(plain.reference, inputs)
+
+    def sqnr_db(assignment):
+        mixed = lift(plain.graph, plain.reference, plain.plan, PLAIN, assignment)
+        return effect(expected, outputs(quantized_graph(mixed.graph, mixed.plan), inputs), None, True).sqnr_db
+
+    aim_db = sqnr_db({}) + 4.0
+    recipe = replace(PLAIN, aim_db=aim_db)
+    found = search(plain, recipe).find(Laboratory(bench(plain, recipe=recipe), pool))
+    assert found.chosen.good
+    assert found.chosen.effect.sqnr_db == pytest.approx(sqnr_db(found.chosen.step.assignment), abs=0.01)
+    every = (
+        dict.fromkeys(chosen, Numbers.FLOAT32)
+        for count in range(len(LAYERS) + 1)
+        for chosen in combinations(LAYERS, count)
+    )
+    best = next(pricing.of(one) for one in sorted(every, key=pricing.of) if sqnr_db(one) >= aim_db)
+    assert found.chosen.step.price <= 1.25 * best
+
+
+def test_int8_throughout_is_kept_where_it_is_good_enough(plain, pool):
+    recipe = replace(PLAIN, aim_db=5.0)
+    found = search(plain, recipe).find(Laboratory(bench(plain, recipe=recipe), pool))
+    assert found.chosen.step.assignment == {}
+    assert len(found.points) == 1
+
+
+def test_what_the_price_forbids_is_told(plain):
+    recipe = replace(PLAIN, aim_db=110.0, max_price=1.3)
+    mixed, found = searched(plain, samples(12), recipe, Prices(), "threads")
+    assert not found.chosen.good
+    assert found.chosen.step.price <= 1.3
+    assert any("the aim of 110 dB was not reached" in note for note in mixed.plan.notes)
+    assert any(": its rounding alone leaves" in note for note in mixed.plan.notes)
+
+
+def test_a_demand_may_cost_more_than_the_aim(plain, pool):
+    recipe = replace(PLAIN, aim_db=110.0, max_price=1.05, min_agreement=1.0)
+    found = search(plain, recipe).find(Laboratory(bench(plain, recipe=recipe, count=24), pool))
+    assert not found.chosen.missed
+
+
+def test_effects_are_remembered_even_of_a_search_that_broke_off(plain, pool, tmp_path):
+    trials = [Alone((Weights(layer),), 8) for layer in ("stem", "project", "head")]
+    trials.append(Together((("add", Numbers.INT16),), 8))
+    first = Laboratory(bench(plain), pool, tmp_path).effects(trials)
+    (journal,) = tmp_path.iterdir()
+    text = journal.read_text()
+    journal.write_text(text[:-20])  # the last line was being written
+    counted = Counting(pool.executor)
+    again = Laboratory(bench(plain), Pool(counted), tmp_path).effects(trials)
+    assert again == first
+    assert counted.submitted == 1
+    assert Laboratory(bench(plain), Pool(Forbidden()), tmp_path).effects(trials) == first
+
+
+def test_other_data_is_another_bench(plain):
+    assert bench(plain, count=11).digest != bench(plain).digest
+    assert bench(plain, recipe=replace(PLAIN, aim_db=9.0)).digest == bench(plain).digest
+
+
+class Counting(Executor):
+    """Counts what another executor gets."""
+
+    def __init__(self, other):
+        self.other, self.submitted = other, 0
+
+    def submit(self, *args, **kwargs):
+        self.submitted += 1
+        return self.other.submit(*args, **kwargs)
+
+
+class Forbidden(Executor):
+    """Takes nothing."""
+
+    def submit(self, *args, **kwargs):
+        raise AssertionError("everything is known already")
+
+
+@pytest.mark.parametrize("name", ["processes", "threads"])
+def test_executors_of_this_machine_give_the_same(plain, pool, name):
+    trials = [Alone((), 4), Together((("head", Numbers.FLOAT32),), 4)]
+    expected = Laboratory(bench(plain), pool).effects(trials)
+    with open_pool(name) as opened:
+        assert Laboratory(bench(plain), opened).effects(trials) == expected
+
+
+def test_a_dask_cluster_of_two_workers_gives_the_same(plain, pool):
+    distributed = pytest.importorskip("distributed", reason="the extra edgeq[dask] is not installed")
+    trials = [Alone((Weights(layer),), 4) for layer in ("stem", "expand", "dw", "project", "again", "head")]
+    trials += [Together((("head", Numbers.FLOAT32),), 4), Alone((), 4)]
+    expected = Laboratory(bench(plain), pool).effects(trials)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address.removeprefix("tcp://")
+        with open_pool(f"dask://{address}") as opened:
+            assert Laboratory(bench(plain), opened).effects(trials) == expected
+
+
+@pytest.mark.parametrize("name", ["cloud", "dask://127.0.0.1:1"])
+def test_an_executor_that_is_none_is_explained(name, monkeypatch):
+    if name.startswith("dask"):
+        pytest.importorskip("distributed", reason="the extra edgeq[dask] is not installed")
+    monkeypatch.setattr("edgeq.quantize.executors.CONNECT_S", 1.0)
+    with (
+        pytest.raises(UsageError, match=name if name == "cloud" else "no Dask scheduler answers"),
+        open_pool(name),
+    ):
+        pass
+
+
+def test_a_limited_drop_needs_labels(plain, pool):
+    recipe = replace(PLAIN, max_drop=0.5)
+    with pytest.raises(UsageError, match="needs labels"):
+        search(plain, recipe).find(Laboratory(bench(plain, recipe=recipe), pool))
+
+
+def test_with_labels_the_drop_is_kept(plain, pool):
+    labels = np.concatenate(outputs_of(plain)).argmax(axis=1)
+    recipe = replace(PLAIN, max_drop=0.0)
+    found = search(plain, recipe).find(Laboratory(bench(plain, labels, recipe), pool))
+    assert found.chosen.effect.top1 == 1.0
+
+
+def outputs_of(plain):
+    return [row[0][None] for row in outputs(plain.reference, samples(12))]
+
+
+def test_demands_that_are_missed_are_told():
+    recipe = replace(PLAIN, min_agreement=0.98, max_drop=0.5)
+    assert missed(recipe, 0.99, 0.004) == ()
+    assert missed(recipe, None, None) == ()
+    told = missed(recipe, 0.9, 0.01)
+    assert "90.0% agreement" in told[0]
+    assert "1.00 points" in told[1]
