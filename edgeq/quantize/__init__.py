@@ -1,4 +1,4 @@
-"""Which integers stand for which reals: `quantize` with data, or `batch_norm_statistics`, then `make_plan`.
+"""Which integers stand for which reals: `quantize` by data, `quantize_without_data` by batch-norms.
 
 Names are loaded when first used, so that the enums of `edgeq.quantize.dialect` cost no NumPy.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeq.quantize.plan import Quant as Quant
     from edgeq.quantize.recipe import Recipe as Recipe
     from edgeq.quantize.statistics import Statistics as Statistics
+    from edgeq.quantize.without_data import quantize_without_data as quantize_without_data
 
 _HOME = {
     "Activations": "dialect",
@@ -35,6 +36,7 @@ _HOME = {
     "calibrate": "calibration",
     "make_plan": "assign",
     "quantize": "pipeline",
+    "quantize_without_data": "without_data",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 (the table above is the list)

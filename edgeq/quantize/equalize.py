@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.quantize.datafree import META
 from edgeq.quantize.operators import Kind, clip_bounds, data_inputs, is_constant, rule_of
 
 Floats = NDArray[np.float64]
@@ -83,6 +84,10 @@ def equalize(
             _divide_outputs(node, divisor)
         for node in chain.readers:
             _multiply_inputs(node, divisor)
+        for value in chain.values:
+            if META in value.meta:
+                mean, std = value.meta[META]
+                value.meta[META] = (mean / divisor, std / divisor)
         done += [node.name or "" for node in chain.writers]
     return model, tuple(done)
 

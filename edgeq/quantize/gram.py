@@ -74,7 +74,7 @@ class Grams:
     def __init__(self, model: ir.Model, plan: Plan, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
         self._plan = plan
-        self._grams = {node: _empty(node) for node in model.graph if _is_layer(node, plan)}
+        self._grams = {node: _empty(node) for node in model.graph if is_layer(node, plan)}
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -106,7 +106,8 @@ def _name(value: ir.Value | None) -> str:
     return "" if value is None else value.name or ""
 
 
-def _is_layer(node: ir.Node, plan: Plan) -> bool:
+def is_layer(node: ir.Node, plan: Plan) -> bool:
+    """Whether a node is a layer of int8 weights whose inputs have a manageable number of columns."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return False
     data, weight = node.inputs[:2]
