@@ -21,9 +21,12 @@ from edgeq.devices import connect, inventory
 from edgeq.devices.check import check
 from edgeq.devices.profile import load_profile
 from edgeq.errors import DeviceError, UsageError
-from edgeq.runners.trace import Status
+from edgeq.measure.figures import EnergyFigure
+from edgeq.runners.trace import Status, Timing
 
 HWMON = "/sys/class/hwmon"
+POWER_STEP_W = 6.25e-3
+"""One step of the INA226's power register."""
 
 
 def run(board: Board, script: str, *, user: str = "edge", stdin: str = "") -> str:
@@ -69,7 +72,7 @@ def test_its_sensors_follow_the_load_that_is_played(board: Board) -> None:
     times = [moment for before, after, *_ in played for moment in (before, after)]
     assert times == sorted(times)
     assert times[-2] - times[0] >= 0.55e9
-    assert abs(int(told[len(rows)]) - 4.990 * 1.5e6) <= 6250  # one step of the power register
+    assert abs(int(told[len(rows)]) - 4.990 * 1.5e6) <= POWER_STEP_W * 1e6
 
 
 def test_a_clone_knows_nothing_of_another(board: Board, fresh_board: Callable[..., Board]) -> None:
@@ -101,8 +104,25 @@ def test_down_leaves_nothing_behind(fresh_board: Callable[..., Board]) -> None:
         boards.set_link(board, connected=False)
 
 
-def test_a_model_is_deployed(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Stages:
+    """A listener that remembers what a verb said it was doing."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        self.names.append(name)
+
+    def advance(self, amount: int = 1) -> None: ...
+
+
+def test_a_model_is_deployed_and_its_energy_profiled(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgeq.profiling.QUICK", Timing(5, 6.0, 30.0, rounds=2, warm_up=2))
+    monkeypatch.setattr("edgeq.profiling.POWER_WINDOW_S", 3.0)
+    monkeypatch.setattr("edgeq.profiling.IDLE_S", 3.0)
     onnx.save(small_classifier(), tmp_path / "small.onnx")
     images = np.random.default_rng(1).normal(size=(8, 3, 16, 16)).astype(np.float32)
     np.savez(tmp_path / "data.npz", image=images)
@@ -110,3 +130,16 @@ def test_a_model_is_deployed(board: Board, tmp_path: Path, monkeypatch: pytest.M
     edgeq.convert(tmp_path / "small.onnx", calibration=data, target=target, formats=("tflite",))
     deployment = edgeq.deploy(device=board.name)
     assert {model.status for model in deployment.models} == {Status.DONE}
+    run(board, "edgeq-power set 5000 400")
+    stages = Stages()
+    figures = edgeq.profile(device=board.name, power=True, progress=stages).figures
+    assert not any("small.int8.tflite" in name for name in stages.names if name.startswith("send"))
+    assert {variant.name for variant in figures.variants} >= {"int8.tflite", "float.tflite"}
+    for variant in figures.variants:
+        assert isinstance(variant.energy, EnergyFigure), variant.energy
+        for power_w in (
+            variant.energy.mean_power_w,
+            variant.energy.idle_before_w,
+            variant.energy.idle_after_w,
+        ):
+            assert power_w == pytest.approx(2.0, abs=POWER_STEP_W)

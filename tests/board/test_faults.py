@@ -244,12 +244,14 @@ def test_a_slow_and_lossy_network(shaken: Board, session: Session, tmp_path: Pat
 
 
 class At:
-    """A listener of a verb that acts when it first measures."""
+    """A listener of a verb that acts when it first measures, and notes the stages."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
+    def __init__(self, act: Callable[[], object], seen: list[str] | None = None) -> None:
         self._once = Once(act)
+        self._seen = [] if seen is None else seen
 
     def stage(self, name: str, total: int | None = None) -> None:
+        self._seen.append(name)
         self._once(RunProgress(name, 0, 0))
 
     def advance(self, amount: int = 1) -> None: ...
@@ -263,7 +265,9 @@ def test_the_same_command_after_a_power_cut(
     monkeypatch.chdir(tmp_path)
     boards.register(shaken)
     artifact = edgeq.convert(tmp_path / "small.onnx", formats=("tflite",)).artifact.folder
-    monkeypatch.setattr("edgeq.profiling.COUNTING", Timing(20, 12.0, 30.0, rounds=3))
+    monkeypatch.setattr("edgeq.profiling.COUNTING", Timing(10, 4.0, 10.0, rounds=2, warm_up=2))
+
+    seen: list[str] = []
 
     def cut() -> None:
         boards.cut_power(shaken)
@@ -271,7 +275,7 @@ def test_the_same_command_after_a_power_cut(
 
     with pytest.raises(EdgeqError):
         edgeq.profile(artifact, device=shaken.name, progress=At(cut))
-    done = edgeq.profile(artifact, device=shaken.name)
+    done = edgeq.profile(artifact, device=shaken.name, progress=At(lambda: None, seen))
     assert all(variant.status is Status.DONE for variant in done.figures.variants)
     assert done.trace.facts.machine == "aarch64"
-    assert edgeq.deploy(artifact, device=shaken.name).bytes_sent == 0
+    assert [name for name in seen if name.startswith("send")] == []
