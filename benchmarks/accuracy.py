@@ -1,20 +1,26 @@
-"""Accuracy of the reference models: edgeq's INT8 files against float and against ONNX Runtime's quantiser.
+"""Accuracy of the reference models: edgeq's INT8 files against float and against the peers' quantisers.
 
 Every file is run over all evaluation samples. Agreement: the same top-1 class as the float model. SQNR: mean
 over samples of 10·log10(signal / error power) of the output. Parity: outputs in which LiteRT and ONNX
 Runtime stand on different integers; a final softmax is in float and may round. Absolute top-1 depends on the
 data at hand: compare differences.
+
+The peers, each at its best documented setting for int8 weights and activations: ONNX Runtime's
+quantize_static (per channel, u8 activations, min-max), TFLiteConverter (full int8; reads Keras files only),
+LiteRT Quantizer (static int8, on edgeq's float TFLite file) and NNCF on OpenVINO with full bias correction
+(on edgeq's float ONNX file). The last two get an environment of their own in build/peers, once.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import common, data, engines
+from benchmarks import common, data, engines, foreign
 
 THREADS = 1
 CAP_DB = 120.0
@@ -24,21 +30,18 @@ SOFTMAX_ROUNDING = 1e-4
 
 def measure(reference: data.Reference, scratch: Path) -> list[common.Row]:
     """One row per file of one model, float first."""
-    calibration = scratch / "calibration.npz"
+    calibration, artifact = scratch / "calibration.npz", scratch / reference.stem
     np.savez(calibration, x=data.split(reference, calibration=True)[0])
-    artifact = scratch / reference.stem
-    common.convert(reference.path, calibration, artifact)
-    plain, static = artifact / f"{reference.stem}.float.onnx", scratch / "static.onnx"
-    common.run(*common.PEER, "quantize_static", str(plain), str(calibration), str(static))
-
     inputs, labels = data.split(reference, calibration=False)
+    common.convert(reference.path, calibration, artifact)
     files = {
-        "float": plain,
+        "float": artifact / f"{reference.stem}.float.onnx",
         "edgeq int8.onnx": artifact / f"{reference.stem}.int8.onnx",
         "edgeq int8.tflite": artifact / f"{reference.stem}.int8.tflite",
-        "quantize_static": static,
+        **_peers(reference, calibration, artifact, scratch),
     }
     results = {name: engines.outputs(engines.load(path, THREADS), inputs) for name, path in files.items()}
+    results["NNCF OpenVINO"] = _openvino(files["float"], calibration, inputs, scratch)
     equal = np.isclose(
         results["edgeq int8.onnx"], results["edgeq int8.tflite"], rtol=SOFTMAX_ROUNDING, atol=0
     )
@@ -56,6 +59,30 @@ def measure(reference: data.Reference, scratch: Path) -> list[common.Row]:
         }
         for name, result in results.items()
     ]
+
+
+def _peers(reference: data.Reference, calibration: Path, artifact: Path, scratch: Path) -> dict[str, Path]:
+    """Name → the file of each peer that can read the model."""
+    static, converter, quantizer = (scratch / name for name in ("static.onnx", "tf.tflite", "litert.tflite"))
+    plain = artifact / f"{reference.stem}.float.onnx"
+    common.run(*common.PEER, "quantize_static", str(plain), str(calibration), str(static))
+    found = {"quantize_static": static}
+    if not reference.channels_first:
+        common.run(*common.PEER, "tflite_converter", str(reference.path), str(calibration), str(converter))
+        found["TFLiteConverter"] = converter
+    source = artifact / f"{reference.stem}.float.tflite"
+    common.run(*foreign.command(), "litert_quantizer", str(source), str(calibration), str(quantizer))
+    return found | {"LiteRT Quantizer": quantizer}
+
+
+def _openvino(model: Path, calibration: Path, inputs: NDArray[Any], scratch: Path) -> NDArray[Any]:
+    """The outputs of NNCF's model, which only OpenVINO runs."""
+    evaluation, outputs = scratch / "evaluation.npz", scratch / "outputs.npy"
+    np.savez(evaluation, x=inputs)
+    files = map(str, (model, calibration, evaluation, outputs))
+    common.run(*foreign.command(), "nncf_openvino", *files)
+    result: NDArray[Any] = np.load(outputs)
+    return result
 
 
 def top1(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -62,7 +62,7 @@ class OnnxRuntime:
 
     def bind(self, inputs: Array) -> Array:
         """Adapts axis order and keeps the feed."""
-        values = _fit(inputs, tuple(self._input.shape)).astype(np.float32)
+        values = fit(inputs, tuple(self._input.shape)).astype(np.float32)
         self._feed = {self.input: values}
         return values
 
@@ -89,7 +89,7 @@ class LiteRt:
 
     def bind(self, inputs: Array) -> Array:
         """Quantises where the model takes integers, and copies into the input tensor."""
-        values = _fit(inputs, tuple(self._input["shape"]))
+        values = fit(inputs, tuple(self._input["shape"]))
         dtype = self._input["dtype"]
         if np.issubdtype(dtype, np.integer):
             scale, zero_point = self._input["quantization"]
@@ -112,7 +112,7 @@ class LiteRt:
         return np.asarray(values, np.float32).reshape(-1)
 
 
-def _fit(inputs: Array, shape: tuple[Any, ...]) -> Array:
+def fit(inputs: Array, shape: tuple[Any, ...]) -> Array:
     """Turns NHWC into NCHW or back where only that fits the model's shape."""
     if inputs.ndim == 4 and len(shape) == 4 and inputs.shape[1:] != tuple(shape[1:]):
         order = (0, 2, 3, 1) if inputs.shape[1] == shape[3] else (0, 3, 1, 2)

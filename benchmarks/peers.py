@@ -14,14 +14,19 @@ from typing import Any
 SEED = 7
 
 
-def tflite_converter(model: str, images: str, target: str) -> None:
-    """TFLiteConverter, full int8 with int8 input and output, from a Keras file and a photo folder."""
-    keras, tensorflow = _keras()
+def tflite_converter(model: str, calibration: str, target: str) -> None:
+    """TFLiteConverter, full int8 with int8 input and output, from a Keras file and photographs or an .npz."""
+    keras, tensorflow = _keras(model)
+    import numpy as np
+
     from benchmarks import data
 
     def representative() -> Iterator[list[Any]]:
-        for path in sorted(Path(images).iterdir()):
-            yield [data.MOBILENET_H5.scale(data.image(path)[None].astype("float32"))]
+        if Path(calibration).is_dir():
+            for path in sorted(Path(calibration).iterdir()):
+                yield [data.MOBILENET_H5.scale(data.image(path)[None].astype("float32"))]
+        else:
+            yield from ([sample[None]] for sample in np.load(calibration)["x"])
 
     loaded = keras.models.load_model(model, compile=False)
     converter = tensorflow.lite.TFLiteConverter.from_keras_model(loaded)
@@ -34,7 +39,7 @@ def tflite_converter(model: str, images: str, target: str) -> None:
 
 def tflite_float(model: str, target: str) -> None:
     """TFLiteConverter without quantisation."""
-    keras, tensorflow = _keras()
+    keras, tensorflow = _keras(model)
     loaded = keras.models.load_model(model, compile=False)
     Path(target).write_bytes(tensorflow.lite.TFLiteConverter.from_keras_model(loaded).convert())
 
@@ -95,12 +100,24 @@ def random_resnet50(target: str) -> None:
     model.save(target)
 
 
-def _keras() -> tuple[Any, Any]:
+def _keras(model: str = "") -> tuple[Any, Any]:
+    """The Keras that wrote the model, and TensorFlow set up for it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
+    if model and _keras_version(model).startswith("2."):
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+        import tf_keras as keras
+    else:
+        import keras
     import tensorflow
 
     return keras, tensorflow
+
+
+def _keras_version(model: str) -> str:
+    import h5py
+
+    with h5py.File(model) as file:
+        return str(file.attrs.get("keras_version", ""))
 
 
 PEERS: dict[str, Callable[..., None]] = {
