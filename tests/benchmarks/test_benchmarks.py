@@ -43,9 +43,9 @@ def test_sqnr_of_a_known_error() -> None:
 def test_axes_fit_the_model() -> None:
     nhwc = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     nchw = nhwc.transpose(0, 3, 1, 2)
-    assert np.array_equal(engines._fit(nhwc, ("n", 5, 3, 4)), nchw)
-    assert np.array_equal(engines._fit(nchw, (1, 3, 4, 5)), nhwc)
-    assert np.array_equal(engines._fit(nhwc, (1, 3, 4, 5)), nhwc)
+    assert np.array_equal(engines.fit(nhwc, ("n", 5, 3, 4)), nchw)
+    assert np.array_equal(engines.fit(nchw, (1, 3, 4, 5)), nhwc)
+    assert np.array_equal(engines.fit(nhwc, (1, 3, 4, 5)), nhwc)
 
 
 def test_splits_do_not_meet() -> None:
