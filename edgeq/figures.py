@@ -158,10 +158,12 @@ class MixtureFigure:
     Attributes:
         points: the Pareto front and what else was tried, in order of price.
         layers: the most harmful first; none where int8 throughout was good enough.
+        words: what was done about the worst of them, and what it gained.
     """
 
     points: tuple[MixPointFigure, ...]
     layers: tuple[MixLayerFigure, ...]
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from edgeq.figures import (
 )
 from edgeq.quantize.budget import Found, Point, missed
 from edgeq.quantize.dialect import Numbers
+from edgeq.quantize.mixed import is_mixed
+from edgeq.quantize.mixture import explained
 from edgeq.quantize.plan import Calibrated, Plan
 from edgeq.quantize.recipe import Recipe
 from edgeq.report import conversion, html
@@ -75,9 +77,10 @@ def warnings(plan: Plan, shown: Verification) -> tuple[str, ...]:
     elif plan.samples < FEW_SAMPLES:
         told.append(f"Only {plan.samples} calibration samples: ranges and figures rest on little data.")
     if shown.parity is not None and shown.parity.differing:
+        expected = ", as float32 and 16-bit layers do" if is_mixed(plan) else ""
         told.append(
             f"LiteRT and ONNX Runtime differ in {shown.parity.differing} of {shown.parity.values} outputs "
-            f"by up to {shown.parity.max_steps} steps."
+            f"by up to {shown.parity.max_steps} steps{expected}."
         )
     for file in shown.files:
         if file.precision is Precision.INT8 and (file.partitions or 1) > 1:
@@ -132,6 +135,7 @@ def _mixture(found: Found) -> MixtureFigure:
     return MixtureFigure(
         points=tuple(_point(point, chosen=point is found.chosen) for point in found.points),
         layers=tuple(MixLayerFigure(**vars(layer)) for layer in found.layers),
+        words=explained(found),
     )
 
 

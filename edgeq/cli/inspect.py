@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from edgeq.cli.command import Command
-from edgeq.cli.console import emit, say, show
+from edgeq.cli.console import emit, publish, say, show
 from edgeq.cli.kinds import PROFILE
 from edgeq.cli.progress import progress
+from edgeq.errors import UsageError
 
 _EXAMPLES = (
     ("edgeq inspect build/mobilenet", "What the conversion found, layer by layer."),
@@ -46,13 +47,17 @@ _EXAMPLES = (
     "--executor", default="processes", metavar="NAME", help="processes, threads, or dask://HOST:PORT."
 )
 @click.option("--quick", is_flag=True, help="Leave out each layer's effect on the network's output.")
-@click.option("--all", "everything", is_flag=True, help="Show every layer on the terminal.")
+@click.option("--all", "everything", is_flag=True, help="Show every layer and column on the terminal.")
 @click.option(
     "--node-data",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write node data for Model Explorer.",
 )
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page."
+)
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
 def inspect(
     path: Path,
     calibration: Path | None,
@@ -64,6 +69,8 @@ def inspect(
     quick: bool,
     everything: bool,
     node_data: Path | None,
+    html: Path | None,
+    markdown: bool,
     as_json: bool,
 ) -> None:
     """Show range, error and damage of every layer, the most harmful first.
@@ -72,6 +79,8 @@ def inspect(
     """
     import edgeq
 
+    if markdown and as_json:
+        raise UsageError("--markdown and --json were both given", hint="choose one")
     with progress() as listener:
         inspection = edgeq.inspect(
             path,
@@ -92,7 +101,10 @@ def inspect(
 
         atomic.write_text(node_data, to_json(report.node_data(inspection)) + "\n")
         say(f"written  {node_data}")
+    told = report.document(inspection)
+    if publish(told, html=html, markdown=markdown):
+        return
     if as_json:
         emit({"inspection": inspection})
-    else:
-        show(report.document(inspection, brief=not everything))
+    elif not html:
+        show(told, brief=not everything)

@@ -69,6 +69,12 @@ def lift(graph: ir.Model, reference: ir.Model, plan: Plan, recipe: Recipe, assig
     return Mixed(graph, reference, _mixed_plan(plan, layout, found, settled), settled)
 
 
+def is_mixed(plan: Plan) -> bool:
+    """Whether layers of a plan were lifted."""
+    wide = any(grid.bits == 16 for grid in plan.tensors.values())
+    return wide or any(op.reason == _REASON for op in plan.float_ops)
+
+
 def copy_name(value: str, numbers: Numbers) -> str:
     """What the copy of a value in other numbers is called."""
     return f"{value}/{numbers}"

@@ -34,7 +34,7 @@ MOST_SAMPLES = 48
 LEAST_SAMPLES, MOST_BYTES = 8, 96 * 2**20
 """Large samples are fewer: every worker holds all of them."""
 
-_TOLD = 5
+_TOLD = 10
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -156,7 +156,7 @@ def _quantized(mixed: Mixed, notes: Sequence[str]) -> Quantized:
 
 
 def told(found: Found, aim_db: float) -> tuple[str, ...]:
-    """What the search did, in words: the whole, then the layers whose rounding hurt most."""
+    """What the search did, in words, and what it did not reach."""
     chosen, plain = found.chosen, found.points[0]
     if not found.chosen.step.assignment:
         return (f"int8 throughout reaches {chosen.effect.sqnr_db:.1f} dB: no layer needs finer numbers",)
@@ -164,7 +164,7 @@ def told(found: Found, aim_db: float) -> tuple[str, ...]:
         f"{_counted(chosen.step.assignment)}: {plain.effect.sqnr_db:.1f} → {chosen.effect.sqnr_db:.1f} dB at "
         f"the output, for {chosen.step.price:.2f} times the operations of int8 throughout"
     )
-    return (whole, *(sentence(layer) for layer in found.layers[:_TOLD]), *_short(found, aim_db))
+    return (whole, *_short(found, aim_db))
 
 
 def _short(found: Found, aim_db: float) -> Iterator[str]:
@@ -178,7 +178,12 @@ def _short(found: Found, aim_db: float) -> Iterator[str]:
         )
 
 
-def sentence(layer: LayerEffect) -> str:
+def explained(found: Found) -> tuple[str, ...]:
+    """What was done about the layers whose rounding hurts most, and what it gained."""
+    return tuple(_sentence(layer) for layer in found.layers[:_TOLD])
+
+
+def _sentence(layer: LayerEffect) -> str:
     """What one layer's rounding does, what was done about it and what that gained."""
     cause = (
         f"{layer.layer}: its rounding alone leaves {layer.alone_db:.1f} dB at the output "

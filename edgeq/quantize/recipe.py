@@ -91,6 +91,9 @@ class Recipe:
                 f"equalize must be between 0 and 1, not {self.equalize}", where=f"recipe {self.name}"
             )
 
+        if self.max_price < 0.0 or self.aim_db < 0.0:
+            raise UsageError("aim_db and max_price must not be negative", where=f"recipe {self.name}")
+
         if not 0.0 <= self.min_agreement <= 1.0:
             raise UsageError(
                 f"min_agreement must be between 0 and 1, not {self.min_agreement}",

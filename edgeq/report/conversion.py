@@ -17,6 +17,7 @@ from edgeq.report.document import (
     columns,
     number,
 )
+from edgeq.report.mixture import layer_effect_blocks, mixture_blocks
 from edgeq.report.models import files_blocks, layer_blocks, operator_blocks
 from edgeq.report.units import (
     DASH,
@@ -44,9 +45,11 @@ def document(figures: ConversionFigures) -> Document:
         Section("Summary", (_summary(figures),)),
         Section("Files", files_blocks(figures.files)),
         Section("Against the float model", _quality(figures)),
+        Section("Accuracy and price", mixture_blocks(figures.mixture)),
         Section("What to know", _caveats(figures)),
         Section("Operators", operator_blocks(figures), detail=True),
         Section("Layers", layer_blocks(figures.layers), detail=True),
+        Section("Effect of each layer", layer_effect_blocks(figures.mixture), detail=True),
         Section("Provenance", _provenance(figures), detail=True),
     )
     return Document(

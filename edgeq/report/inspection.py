@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 LOW_SQNR_DB = 20.0
 """Below this a layer by itself is marked: its rounding has a tenth of its result's amplitude."""
 
-BRIEF = 25
-"""Rows on the terminal; every other form has all of them."""
-
 _HEADS = (
     *("Layer", "+Operator", ">Noise", ">At output", ">Alone", ">So far", "Numbers", ">Range"),
     *(">+Scale", ">Saturated", ">Dead", ">+Wide", ">Spread"),
@@ -30,14 +27,11 @@ _CAPTION = (
 )
 
 
-def document(inspection: Inspection, *, brief: bool = False) -> Document:
-    """The layers as a table, the most harmful first; `brief` shows the first of them."""
-    shown = inspection.layers[:BRIEF] if brief else inspection.layers
+def document(inspection: Inspection) -> Document:
+    """The layers as a table, the most harmful first."""
     blocks: list[Table | Note | Items] = [
-        Table(columns(*_HEADS), tuple(_row(layer) for layer in shown), _CAPTION)
+        Table(columns(*_HEADS), tuple(_row(layer) for layer in inspection.layers), _CAPTION)
     ]
-    if len(shown) < len(inspection.layers):
-        blocks.append(Note(f"… {len(inspection.layers) - len(shown)} more; --all shows them", Tone.MUTED))
     if not inspection.samples:
         blocks.append(Note("Without data only the grids are known: give --calibration.", Tone.WARN))
     if inspection.notes:

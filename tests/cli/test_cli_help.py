@@ -71,7 +71,7 @@ def test_examples_parse(path, command):
 def test_commands_stand_in_the_order_of_work(edgeq):
     listing = edgeq("--help").output.partition("Commands:")[2]
     names = [line.split()[0] for line in listing.partition("Examples:")[0].splitlines() if line.strip()]
-    work = ["convert", "deploy", "profile", "compare", "report"]
+    work = ["convert", "inspect", "deploy", "profile", "compare", "report"]
     assert names == [*work, "devices", "board", "engines", "doctor", "completion"]
 
 

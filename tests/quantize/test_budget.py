@@ -18,7 +18,7 @@ from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.executors import Pool, open_pool
 from edgeq.quantize.homes import groups, layout_of
 from edgeq.quantize.mixed import lift
-from edgeq.quantize.mixture import searched
+from edgeq.quantize.mixture import explained, searched
 from edgeq.quantize.price import Prices, Pricing
 from edgeq.quantize.recipe import RangeMethod, Rounding
 from edgeq.quantize.sensitivity import Weights, effect, outputs, quantized_graph, with_parts
@@ -112,7 +112,8 @@ def test_what_the_price_forbids_is_told(plain):
     assert not found.chosen.good
     assert found.chosen.step.price <= 1.3
     assert any("the aim of 110 dB was not reached" in note for note in mixed.plan.notes)
-    assert any(": its rounding alone leaves" in note for note in mixed.plan.notes)
+    assert len(explained(found)) == len(LAYERS)
+    assert all(": its rounding alone leaves" in sentence for sentence in explained(found))
 
 
 def test_a_demand_may_cost_more_than_the_aim(plain, pool):

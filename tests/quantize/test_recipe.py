@@ -4,6 +4,7 @@ import pytest
 
 from edgeq.errors import UsageError
 from edgeq.quantize import Activations, IoType, Recipe, WeightGranularity
+from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.recipe import RangeMethod, Rounding
 
 
@@ -18,6 +19,8 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         'base = "fast"\nweights = "per-tensor"\nranges = "percentile"\npercentile = 99\n'
         'equalize = 1\nrounding = "optimal"\ncorrection = true\n'
         'keep_float = ["head/*"]\nio = "int8"\nactivations = "s8"\n'
+        'int16 = ["stem"]\nfiner = ["int16", "float32"]\naim_db = 30\nmin_agreement = 0.98\n'
+        "max_drop = 0.5\nmax_price = 1.5\n"
     )
     assert Recipe.load(path) == Recipe(
         "mine",
@@ -30,6 +33,12 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         ("head/*",),
         IoType.INT8,
         Activations.S8,
+        ("stem",),
+        (Numbers.INT16, Numbers.FLOAT32),
+        30.0,
+        0.98,
+        0.5,
+        1.5,
     )
 
 
@@ -45,6 +54,9 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         ('keep_float = "a"', "wrong type"),
         ('base = "worst"', "fast, balanced, best"),
         ("ranges = [", "cannot be read"),
+        ('finer = ["int4"]', "int8, int16, float32"),
+        ("min_agreement = 98", "between 0 and 1"),
+        ("max_price = -1", "max_price"),
     ],
 )
 def test_a_wrong_recipe_is_explained(tmp_path, text, said):

@@ -13,6 +13,7 @@ from edgeq.deployment import Deployment
 from edgeq.devices.inventory import Device
 from edgeq.doctor import Finding, Kind, State
 from edgeq.figures import ConversionFigures
+from edgeq.inspection import Inspection
 from edgeq.measure.figures import RunFigures
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
@@ -30,7 +31,10 @@ def keys(kind, seen):
     return names.union(*(keys(hints[name], seen) for name in names))
 
 
-@pytest.mark.parametrize("kind", [ConversionFigures, RunFigures, Deployment, Comparison, Device, Finding])
+PRINTED = [ConversionFigures, Inspection, RunFigures, Deployment, Comparison, Device, Finding]
+
+
+@pytest.mark.parametrize("kind", PRINTED)
 def test_every_key_is_documented(kind):
     documented = set(re.findall(r"`(\w+)(?:\[\])?`", PAGE.read_text("utf-8")))
     assert keys(kind, set()) <= documented
