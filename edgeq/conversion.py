@@ -14,6 +14,7 @@ from edgeq import artifact as artifacts
 from edgeq.artifact import Artifact
 from edgeq.errors import BudgetError, UsageError
 from edgeq.figures import ConversionFigures, Format
+from edgeq.measure.figures import RunFigures
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.dialect import Activations
 from edgeq.quantize.recipe import Recipe
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from edgeq.quantize.budget import Found
     from edgeq.quantize.pipeline import Quantized
+    from edgeq.quantize.price import Prices
     from edgeq.verify.kept import KeptOutputs
     from edgeq.writing import Files
 
@@ -67,6 +69,7 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
     min_agreement: float | None = None,
     max_drop: float | None = None,
     executor: str | Executor = "processes",
+    measured: RunFigures | None = None,
     progress: Progress = SILENT,
 ) -> Conversion:
     """Converts a trained float model to INT8 models of one plan and verifies them by running them.
@@ -86,6 +89,8 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
             int8 shall bring about, at the least price.
         max_drop: likewise the most points of top-1 accuracy that may be lost; needs labels.
         executor: where that search runs: processes, threads, dask://HOST:PORT, or any executor.
+        measured: a run of this model's float and INT8 files on the target: what float32 costs there. Without
+            it operations count, weighted by the device profile.
 
     Raises:
         ModelError: the model cannot be read or has unsupported parts.
@@ -104,6 +109,7 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
         min_agreement=min_agreement,
         max_drop=max_drop,
         executor=executor,
+        measured=measured,
     )
     conversion = carry_out(request, progress)
     with suppress(UsageError):  # a workspace that cannot be written makes no artifact worse
@@ -200,20 +206,28 @@ def _mixed(
 ) -> tuple[Quantized, Found | None]:
     """Finer numbers for single layers, as far as the recipe asks for them."""
     from edgeq.quantize.mixture import ranked, searched, widened
-    from edgeq.quantize.price import Prices
 
     recipe = request.recipe
     if recipe.int16:
         return widened(quantized, recipe), None
     if data is None:
         return quantized, None
-    peak = request.target.peak
-    prices = Prices() if peak is None else Prices(peak.int8_macs_per_cycle / peak.float32_macs_per_cycle)
     if recipe.searches:
-        return searched(quantized, data, recipe, prices, request.executor, watch)
+        return searched(quantized, data, recipe, _prices(quantized, request), request.executor, watch)
     if request.ranked:
-        return quantized, ranked(quantized, data, recipe, prices, request.executor, watch)
+        return quantized, ranked(quantized, data, recipe, request.executor, watch)
     return quantized, None
+
+
+def _prices(quantized: Quantized, request: Request) -> Prices:
+    """What multiply-accumulates cost on the target: by measured time, by its peaks, or as usual."""
+    from edgeq.quantize.mixture import fitted_prices
+    from edgeq.quantize.price import Prices
+
+    if request.float_ratio is not None:
+        return fitted_prices(quantized, request.recipe, request.float_ratio)
+    peak = request.target.peak
+    return Prices() if peak is None else Prices(peak.int8_macs_per_cycle / peak.float32_macs_per_cycle)
 
 
 class _Stopwatch:

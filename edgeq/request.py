@@ -12,6 +12,8 @@ from typing import TypeVar
 from edgeq.devices.profile import DeviceProfile, load_profile
 from edgeq.errors import UsageError
 from edgeq.figures import Format
+from edgeq.measure.figures import RunFigures
+from edgeq.measure.ratio import float_ratio
 from edgeq.quantize.dialect import IoType, WeightGranularity
 from edgeq.quantize.recipe import Recipe, Rounding
 from edgeq.samples.preprocess import Preprocess, load_preprocess
@@ -29,6 +31,7 @@ class Request:
         executor: where a search for finer numbers runs.
         closely: whether each layer is looked at by itself.
         ranked: whether the effect of each layer on the network's output is measured.
+        float_ratio: the time of float32 in units of int8's, where it was measured on the target.
     """
 
     model: Path
@@ -42,6 +45,7 @@ class Request:
     executor: str | Executor
     closely: bool
     ranked: bool = False
+    float_ratio: float | None = None
 
 
 def make_request(  # noqa: PLR0913  the options of the command line, all by keyword
@@ -58,6 +62,7 @@ def make_request(  # noqa: PLR0913  the options of the command line, all by keyw
     min_agreement: float | None = None,
     max_drop: float | None = None,
     executor: str | Executor = "processes",
+    measured: RunFigures | None = None,
 ) -> Request:
     """Looks up what `edgeq.convert` was given; arguments as there.
 
@@ -77,6 +82,7 @@ def make_request(  # noqa: PLR0913  the options of the command line, all by keyw
         labels_from=labels_from,
         executor=executor,
         closely=wanted.rounding is Rounding.OPTIMAL,
+        float_ratio=None if measured is None else float_ratio(measured),
     )
 
 

@@ -10,7 +10,7 @@ import click
 from edgeq.cli.command import Command
 from edgeq.cli.console import emit, show
 from edgeq.cli.guard import Failure
-from edgeq.cli.kinds import PROFILE
+from edgeq.cli.kinds import PROFILE, RUN
 from edgeq.cli.progress import progress
 from edgeq.errors import BudgetError
 
@@ -76,6 +76,12 @@ _EXAMPLES = (
     help="Likewise, until top-1 accuracy drops by no more than this (labelled calibration data).",
 )
 @click.option(
+    "--measured",
+    type=RUN,
+    metavar="RUN",
+    help="A run of this model's float and INT8 files on the target: what float32 layers cost there.",
+)
+@click.option(
     "--executor",
     default="processes",
     metavar="NAME",
@@ -100,6 +106,7 @@ def convert(
     io: str | None,
     min_agreement: float | None,
     max_drop: float | None,
+    measured: str | None,
     executor: str,
     out: Path | None,
     as_json: bool,
@@ -125,6 +132,7 @@ def convert(
             min_agreement=min_agreement,
             max_drop=max_drop,
             executor=executor,
+            measured=None if measured is None else edgeq.load_run(measured).figures,
             progress=listener,
         )
     if as_json:

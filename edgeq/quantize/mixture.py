@@ -18,11 +18,11 @@ from edgeq.quantize.budget import Found, LayerEffect, Search
 from edgeq.quantize.correct import affordable, correct_biases
 from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.executors import open_pool
-from edgeq.quantize.homes import Assignment, layers, layout_of
+from edgeq.quantize.homes import Assignment, groups, layers, layout_of
 from edgeq.quantize.mixed import Mixed, lift
 from edgeq.quantize.parts import Samples
 from edgeq.quantize.pipeline import Quantized
-from edgeq.quantize.price import Prices
+from edgeq.quantize.price import Prices, fitted
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.search import output_sqnr_db
 from edgeq.quantize.simulate import simulated
@@ -103,7 +103,6 @@ def ranked(
     quantized: Quantized,
     samples: Labelled,
     recipe: Recipe,
-    prices: Prices,
     executor: str | Executor = "processes",
     progress: Progress = SILENT,
 ) -> Found:
@@ -116,7 +115,13 @@ def ranked(
     network = (quantized.graph, quantized.reference, quantized.plan)
     bench = _bench(quantized, samples, recipe)
     with open_pool(executor) as pool:
-        return Search(*network, recipe, prices).rank(Laboratory(bench, pool, cache_folder()), progress)
+        return Search(*network, recipe, Prices()).rank(Laboratory(bench, pool, cache_folder()), progress)
+
+
+def fitted_prices(quantized: Quantized, recipe: Recipe, ratio: float) -> Prices:
+    """The prices by which float32 throughout costs `ratio` times int8 throughout."""
+    layout = layout_of(quantized.graph, quantized.plan, recipe)
+    return fitted(layout, groups(layout, recipe), ratio)
 
 
 def _bench(quantized: Quantized, samples: Labelled, recipe: Recipe) -> Bench:

@@ -19,7 +19,7 @@ from edgeq.quantize.executors import Pool, open_pool
 from edgeq.quantize.homes import groups, layout_of
 from edgeq.quantize.mixed import lift
 from edgeq.quantize.mixture import explained, searched
-from edgeq.quantize.price import Prices, Pricing
+from edgeq.quantize.price import Prices, Pricing, fitted
 from edgeq.quantize.recipe import RangeMethod, Rounding
 from edgeq.quantize.sensitivity import Weights, effect, outputs, quantized_graph, with_parts
 from edgeq.quantize.trials import Alone, Bench, Laboratory, Together
@@ -97,6 +97,15 @@ def test_the_search_comes_near_the_cheapest_of_all_assignments(plain, pool):
     )
     best = next(pricing.of(one) for one in sorted(every, key=pricing.of) if sqnr_db(one) >= aim_db)
     assert found.chosen.step.price <= 1.25 * best
+
+
+@pytest.mark.parametrize("ratio", [1.9, 2.5, 4.0, 8.0])
+def test_prices_fit_a_measured_ratio(plain, ratio):
+    layout = layout_of(plain.graph, plain.plan, PLAIN)
+    found = groups(layout, PLAIN)
+    pricing = Pricing(layout, found, fitted(layout, found, ratio))
+    assert pricing.of(dict.fromkeys(LAYERS, Numbers.FLOAT32)) == pytest.approx(max(ratio, 1.0), rel=0.4)
+    assert pricing.of({}) == 1.0
 
 
 def test_int8_throughout_is_kept_where_it_is_good_enough(plain, pool):
