@@ -211,12 +211,20 @@ def _mixed(
     if recipe.int16:
         return widened(quantized, recipe), None
     if data is None:
-        return quantized, None
+        return _without_search(quantized, recipe), None
     if recipe.searches:
         return searched(quantized, data, recipe, _prices(quantized, request), request.executor, watch)
     if request.ranked:
         return quantized, ranked(quantized, data, recipe, request.executor, watch)
     return quantized, None
+
+
+def _without_search(quantized: Quantized, recipe: Recipe) -> Quantized:
+    """Says that there was none, where one was asked for."""
+    if not recipe.searches:
+        return quantized
+    note = "no layer was given finer numbers: that needs calibration data to be judged by"
+    return replace(quantized, plan=replace(quantized.plan, notes=(*quantized.plan.notes, note)))
 
 
 def _prices(quantized: Quantized, request: Request) -> Prices:

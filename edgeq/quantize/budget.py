@@ -20,8 +20,8 @@ from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.sensitivity import Activations, Effect, Weights, parts
 from edgeq.quantize.trials import Alone, Laboratory, Together
 
-PART_SAMPLES = 16
-"""Effects of single parts: their ranking does not need more."""
+MOST_SAMPLES, LEAST_SAMPLES, RUNS = 16, 4, 2400
+"""Effects of single parts are measured on so many samples, fewer where there are many parts."""
 
 POINTS = 12
 """Points of the path that are tried for the Pareto front, before the search between two of them."""
@@ -177,7 +177,8 @@ class Search:
 
     def _forecast(self, laboratory: Laboratory, progress: Progress) -> Forecast:
         each = list(parts(self._network[0], self._plan, self._groups))
-        count = min(PART_SAMPLES, len(laboratory.bench.samples))
+        wanted = max(LEAST_SAMPLES, min(MOST_SAMPLES, RUNS // max(len(each), 1)))
+        count = min(wanted, len(laboratory.bench.samples))
         progress.stage("sensitivity", len(each))
         effects = laboratory.effects([Alone((part,), count) for part in each], progress)
         noise = {part: seen.noise for part, seen in zip(each, effects, strict=True)}

@@ -106,6 +106,14 @@ def test_int16_layers_by_recipe(edgeq, model, recipe):
     assert all(one["sqnr_db"] > 20 for one in json.loads(told.stdout)["figures"]["agreement"])
 
 
+def test_without_data_best_says_that_nothing_was_sought(edgeq, model):
+    told = edgeq("convert", model, "--recipe", "best", "--json")
+    assert told.exit_code == 0, told.output
+    figures = json.loads(told.stdout)["figures"]
+    assert figures["mixture"] is None
+    assert any("no layer was given finer numbers" in warning for warning in figures["warnings"])
+
+
 def test_inspect_ranks_the_layers_of_a_model(edgeq, model):
     data = ("--calibration", model.parent / "data.npz", "--executor", "threads")
     told = edgeq("inspect", model, *data, "--recipe", "fast", "--node-data", "nodes.json", "--json")
