@@ -8,6 +8,9 @@ import json
 import os
 from typing import Any, Iterator
 
+PROTOCOL = 1
+"""Of requests, answers and traces; the host's is in trace.py."""
+
 
 class Refused(Exception):
     """An expected failure, answered to the host as data. `kind` is storage, damaged, lease or run."""

@@ -1,6 +1,7 @@
 """The agent's commands. `python3 agent.pyz ROOT COMMAND` reads one JSON object and answers with one.
 
 Two more are for the agent itself: `engine` (child.py) and `supervise FOLDER` (run.py).
+Python compiles what a zip file holds at every start, so each command imports no more than it needs.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, List
 
-from . import facts, lease, power
-from .files import Refused, Root, read_json, read_text, storage_errors, write_json
-from .run import PARTIAL, PROTOCOL, State, supervise
+from . import facts, lease
+from .files import PROTOCOL, Refused, Root, read_json, read_text, storage_errors, write_json
 
 Json = Dict[str, Any]
 KEEP_S = 7 * 24 * 3600.0
@@ -29,6 +29,8 @@ KEEP_RUNS = 8
 
 def probe(root: Root, _: Json) -> Json:
     """What this device is."""
+    from . import power
+
     return dict(facts.probe(root.path), power_sources=power.describe(facts.sysfs()))
 
 
@@ -91,6 +93,8 @@ def release_lease(root: Root, request: Json) -> Json:
 
 def start(root: Root, request: Json) -> Json:
     """Starts a run, detached; asked twice with the same job it starts once."""
+    from .run import State
+
     job = request["job"]
     folder = root.run(job["id"])
     if os.path.exists(os.path.join(folder, "state.json")):
@@ -141,13 +145,18 @@ def status(root: Root, request: Json) -> Json:
 
 def stop(root: Root, request: Json) -> Json:
     """Kills a living run with all its processes."""
+    from .run import PARTIAL, State
+
     living = lease.own_run(root)
     if living and living.get("job") == request["job"]:
-        State(root.run(request["job"])).end("failed", "the run was stopped")
+        folder = root.run(request["job"])
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(living["pid"], signal.SIGSTOP)  # it must not write while its end is written here
+        with contextlib.suppress(OSError):  # what was stopped on purpose leaves no part of a result
+            os.remove(os.path.join(folder, PARTIAL))
+        State(folder).end("failed", "the run was stopped")
         with contextlib.suppress(ProcessLookupError):
             os.killpg(living["pid"], signal.SIGKILL)
-        with contextlib.suppress(OSError):  # what was stopped on purpose leaves no part of a result
-            os.remove(os.path.join(root.run(request["job"]), PARTIAL))
     return {}
 
 
@@ -219,6 +228,8 @@ def main() -> int:
         return serve()
     root, command = Root(sys.argv[1]), sys.argv[2]
     if command == "supervise":
+        from .run import supervise
+
         return supervise(root, sys.argv[3])
     request = json.load(sys.stdin)
     try:

@@ -15,9 +15,8 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from . import facts, power
 from .engine_process import Child, VariantFailed
-from .files import Root, read_json, write_json
+from .files import PROTOCOL, Root, read_json, write_json
 
-PROTOCOL = 1
 PROFILED_INFERENCES = 50
 WARM_UP_LIMIT_S = 20.0
 STATE_INTERVAL_S = 0.4
