@@ -38,6 +38,8 @@ ERRORS = 2.0
 """A mean within so many of its standard errors is no mean."""
 
 _INT8 = 8
+_LEAST_POWER = 0.1  # of the median: a sample without an error is no better than that
+_LEAST_FREEDOM = 0.05  # where one sample has nearly all the weight, nothing is known of the spread
 _POSITIONS = 16  # of one map count as independent: its values depend on each other
 
 
@@ -91,19 +93,23 @@ def mean_error(
         expected, found: per sample [C, positions], in front of the activation.
         grid: what they are written onto; values beyond its ends are cut off and say nothing.
     """
-    means, weights = [], []
+    means, counts, powers = [], [], []
     for real, integer in zip(expected, found, strict=True):
         error = (real - integer).astype(np.float64)
         inside = (real > grid.low) & (real < grid.high)
         cut = np.clip(real, grid.low, grid.high) - np.clip(integer, grid.low, grid.high)
-        power = max(float(np.square(cut, dtype=np.float64).mean()), np.finfo(np.float32).tiny)
         count = inside.sum(axis=1)
         means.append((error * inside).sum(axis=1) / np.maximum(count, 1))
-        weights.append(np.minimum(count, _POSITIONS) / power)
-    mean, weight = np.stack(means), np.stack(weights)
+        counts.append(np.minimum(count, _POSITIONS))
+        powers.append(float(np.square(cut, dtype=np.float64).mean()))
+    mean, power = np.stack(means), np.asarray(powers)
+    power = np.maximum(power, _LEAST_POWER * np.median(power) + np.finfo(np.float32).tiny)
+    weight = np.stack(counts) / power[:, None]
     weight = weight / np.maximum(weight.sum(axis=0), np.finfo(np.float32).tiny)
     average = (weight * mean).sum(axis=0)
-    variance = np.square(weight * (mean - average)).sum(axis=0)
+    freedom = 1.0 - np.square(weight).sum(axis=0)
+    spread = np.square(weight * (mean - average)).sum(axis=0)
+    variance = np.divide(spread, freedom, out=np.full_like(spread, np.inf), where=freedom > _LEAST_FREEDOM)
     noise = ERRORS**2 * variance / np.maximum(np.square(average), np.finfo(np.float64).tiny)
     shrunk: Floats = np.maximum(1.0 - noise, 0.0) * average
     return shrunk

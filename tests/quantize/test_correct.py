@@ -61,6 +61,18 @@ def test_one_wild_sample_decides_nothing(rng):
     assert abs(mean_error(real, found, WIDE)[0]) < 0.01
 
 
+def test_one_sample_alone_tells_nothing(rng):
+    real = [rng.normal(size=(3, 50)).astype(np.float32)]
+    assert not mean_error(real, [real[0] - 1], WIDE).any()
+
+
+def test_a_sample_without_errors_does_not_silence_the_others(rng):
+    real = [rng.normal(size=(1, 50)).astype(np.float32) for _ in range(40)]
+    found = [values - np.float32(0.5) for values in real]
+    found[3] = real[3].copy()
+    assert 0.25 < mean_error(real, found, WIDE)[0] < 0.5
+
+
 def test_values_that_the_grid_cuts_off_say_nothing(rng):
     """Below zero a rectifier hides the error: all of it is there, so nothing is to be corrected."""
     grid = Quant((float(np.float32(6 / 255)),), (-128,))
