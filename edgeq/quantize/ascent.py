@@ -123,6 +123,27 @@ def ascend(
         yield current
 
 
+def thin(forecast: Forecast, pricing: Pricing, step: Step, groups: Sequence[Group], least_db: float) -> Step:
+    """The step without layers that later ones have made superfluous, the dearest first.
+
+    Args:
+        groups: layers on both sides of one may be dropped together.
+        least_db: what the forecast has to keep.
+    """
+    while True:
+        sides = ((*group.writers, *(layer for layer, _ in group.readers)) for group in groups)
+        together = [tuple(layer for layer in side if layer in step.assignment) for side in sides]
+        rests = [
+            {layer: numbers for layer, numbers in step.assignment.items() if layer not in dropped}
+            for dropped in {*((layer,) for layer in step.assignment), *together} - {()}
+        ]
+        tried = [Step(rest, pricing.of(rest), forecast.decibel(rest)) for rest in rests]
+        cheaper = [one for one in tried if one.predicted_db >= least_db and one.price < step.price]
+        if not cheaper:
+            return step
+        step = min(cheaper, key=lambda one: (one.price, len(one.assignment), sorted(one.assignment)))
+
+
 def _promise(
     forecast: Forecast, pricing: Pricing, current: Step, layers: tuple[str, ...], numbers: Numbers
 ) -> tuple[float, Step]:

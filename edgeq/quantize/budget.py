@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeq.errors import UsageError
 from edgeq.progress import SILENT, Progress
-from edgeq.quantize.ascent import Forecast, Step, ascend, candidates
+from edgeq.quantize.ascent import Forecast, Step, ascend, candidates, thin
 from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.homes import Group, groups, layers, layout_of
 from edgeq.quantize.mixed import Mixed, lift
@@ -143,6 +143,7 @@ class Search:
         moves = candidates([node.name or "" for node in self._layers], self._groups, self._recipe.finer)
         path = list(ascend(forecast, self._pricing, moves, self._limit))
         points = self._tried(path, laboratory, progress)
+        points += self._thinned(self._chosen(points), forecast, laboratory, progress)
         chosen = self._chosen(points)
         mixed = lift(*self._network, chosen.step.assignment)
         return Found(
@@ -200,6 +201,17 @@ class Search:
                 return list(tried.values())
             middle = (low + high) // 2
             (tried[middle],) = self._points([path[middle]], laboratory, progress)
+
+    def _thinned(
+        self, chosen: Point, forecast: Forecast, laboratory: Laboratory, progress: Progress
+    ) -> list[Point]:
+        """The chosen point without what it can do without, tried; nothing where that is nothing."""
+        spare_db = max(chosen.effect.sqnr_db - self._recipe.aim_db, 0.0) if self._recipe.aim_db else 0.0
+        least_db = chosen.step.predicted_db - spare_db
+        step = thin(forecast, self._pricing, chosen.step, self._groups, least_db)
+        if not chosen.good or step is chosen.step:
+            return []
+        return self._points([step], laboratory, progress)
 
     def _points(self, steps: Sequence[Step], laboratory: Laboratory, progress: Progress) -> list[Point]:
         count = len(laboratory.bench.samples)
