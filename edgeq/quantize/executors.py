@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from edgeq.errors import UsageError
 
 DASK = "dask://"
 CONNECT_S = 10.0
+MOST_WORKERS = 8
+"""Each process holds the network and the samples: some 300 MB for MobileNetV2."""
+
 HINT = "choose processes, threads, or dask://HOST:PORT of a running scheduler"
 
 
@@ -42,15 +46,27 @@ def open_pool(name: str | Executor) -> Iterator[Pool]:
         with _dask(name.removeprefix(DASK)) as pool:
             yield pool
     elif name in ("processes", "threads"):
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        spawn = multiprocessing.get_context("spawn")
-        executor = ThreadPoolExecutor(count) if name == "threads" else ProcessPoolExecutor(count, spawn)
+        executor = ThreadPoolExecutor(_workers()) if name == "threads" else _processes()
         try:
             yield Pool(executor)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
     else:
         raise UsageError(f"{name!r} is no executor", hint=HINT)
+
+
+def _workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+def _processes() -> Executor:
+    return ProcessPoolExecutor(_workers(), multiprocessing.get_context("spawn"), _leave_interrupts)
+
+
+def _leave_interrupts() -> None:
+    """In a worker: Ctrl-C reaches the whole terminal, and the parent ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

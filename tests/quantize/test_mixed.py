@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from residual_net import LAYERS, residual_net, samples
 
 from edgeq.errors import UsageError
@@ -80,6 +82,16 @@ def test_both_files_compute_what_the_simulation_says(plain, tmp_path, numbers, c
     for seen in run_files(mixed, tmp_path, inputs, activations):
         assert np.abs(seen - expected).max() <= 2 * step
         assert noise(expected, seen) < 1e-3
+
+
+@given(chosen=st.lists(st.sampled_from(list(Numbers)), min_size=len(LAYERS), max_size=len(LAYERS)))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_assignment_runs_in_both_files_as_simulated(plain, tmp_path, chosen):
+    mixed = lifted(plain, dict(zip(LAYERS, chosen, strict=True)))
+    inputs = samples(3, 17)
+    expected = float_outputs(quantized_graph(mixed.graph, mixed.plan), inputs)
+    for seen in run_files(mixed, tmp_path, inputs):
+        assert noise(expected, seen) < 2e-3
 
 
 def test_int16_throughout_leaves_the_rounding_of_weights_alone(plain, tmp_path):
