@@ -53,11 +53,12 @@ demo: setup ## obtain MobileNetV2, then convert, deploy and profile it on this m
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/mobilenet/demo.sh $(DEMO)
 
 # A board keeps two cores busy by itself: its tests come after all others, one at a time.
+# PYTEST_ARGS may choose tests of one part alone: pytest ends with 5 where it chose none.
 test: setup ## every test, two at a time; then those on emulated boards, one at a time
-	@status=0; \
-	$(RUN) -m pytest -n 2 --ignore=tests/board $(PYTEST_ARGS) || status=1; \
-	$(RUN) -m pytest tests/board $(PYTEST_ARGS) || status=1; \
-	exit $$status
+	@first=0; second=0; \
+	$(RUN) -m pytest -n 2 --ignore=tests/board $(PYTEST_ARGS) || first=$$?; \
+	$(RUN) -m pytest tests/board $(PYTEST_ARGS) || second=$$?; \
+	case $$first$$second in 00|05|50) ;; *) exit 1 ;; esac
 
 test-board: setup ## the tests on emulated boards alone
 	$(RUN) -m pytest tests/board $(PYTEST_ARGS)
