@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from edgeq.errors import DataError, ModelError
 from edgeq.quantize.assign import observed_values
+from edgeq.quantize.lattice import Points
 from edgeq.quantize.operators import clip_bounds
 from edgeq.quantize.plan import Calibrated
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe
 from edgeq.quantize.sketch import Sketch
-from edgeq.quantize.statistics import Interval, Statistics
+from edgeq.quantize.statistics import Interval, Observation, Statistics
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -49,16 +50,21 @@ def calibrate(
     inputs = {value.name or "": value for value in model.graph.inputs}
     outputs = [value.name or "" for value in model.graph.outputs]
     session = FloatSession(model, (*observer.fetched, *outputs))
+    points = {name: Points() for name in inputs if name in names}
     count = 0
     for count, sample in enumerate(samples, start=1):
         feed = {name: _checked(sample, value, count - 1) for name, value in inputs.items()}
         seen = {**feed, **session.run(feed)}
         observer.add(seen, count - 1)
+        points = {name: so_far.add(feed[name]) for name, so_far in points.items()}
         if on_outputs is not None:
             on_outputs([seen[name] for name in outputs])
     if count == 0:
         raise DataError("the calibration set is empty", hint="give at least one sample, better a hundred")
-    return Statistics(observer.values, count, Calibrated.DATA)
+    values: dict[str, Observation] = dict(observer.values)
+    for name, distinct in points.items():
+        values[name] = distinct.widened(observer.values[name].low, observer.values[name].high) or values[name]
+    return Statistics(values, count, Calibrated.DATA)
 
 
 class _Sketches:
