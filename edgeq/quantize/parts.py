@@ -43,6 +43,12 @@ class Parts:
     held: tuple[Arrays, ...]
 
     @property
+    def judges(self) -> str:
+        """What is judged by, in words."""
+        why = "(too few to hold some back)" if self.held is self.fitted else "that were held back"
+        return f"{len(self.held)} samples {why}"
+
+    @property
     def all(self) -> tuple[Arrays, ...]:
         """Both parts."""
         return self.fitted if self.held is self.fitted else (*self.fitted, *self.held)

@@ -118,7 +118,7 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
     listed = ", ".join(f"{choice} {figure:.1f}" for choice, figure in found.items())
     return recipe, [
         f"ranges are {best}, the best for this network's output; SQNR in dB with activations alone "
-        f"quantised, on {len(parts.held)} samples that were not fitted: {listed}"
+        f"quantised, on {parts.judges}: {listed}"
     ]
 
 
@@ -172,7 +172,7 @@ def _refined(
     found = output_sqnr_db(model, versions, _told(parts.held, progress))
     best = best_of(found, tuple(reversed(steps)))
     listed = ", ".join(f"{name} {figure:.1f}" for name, figure in found.items())
-    kept = f"kept is {best}: SQNR of the output in dB on {len(parts.held)} samples held back: {listed}"
+    kept = f"kept is {best}: SQNR of the output in dB on {parts.judges}: {listed}"
     return model if best is _NEAREST else steps[best], [*notes[best], kept]
 
 
