@@ -128,8 +128,14 @@ class Search:
         """Searches, with a bench of this network in the laboratory.
 
         Raises:
-            UsageError: a drop is limited, but there are no labels.
+            UsageError: a drop is limited, but there are no labels; or the output is no vector of classes, by
+                which demands are judged.
         """
+        if self._recipe.demands and not laboratory.bench.classes:
+            raise UsageError(
+                "agreement is that of classifiers, and this model's output is no vector of classes",
+                hint="set aim_db in a recipe: the output's signal to noise ratio to reach",
+            )
         if self._recipe.max_drop >= 0.0 and laboratory.bench.labels is None:
             raise UsageError(
                 "a limit of the drop in accuracy needs labels",

@@ -207,6 +207,13 @@ def test_a_limited_drop_needs_labels(plain, pool):
         search(plain, recipe).find(Laboratory(bench(plain, recipe=recipe), pool))
 
 
+def test_demands_need_a_classifier(plain, pool):
+    recipe = replace(PLAIN, min_agreement=0.9)
+    other = replace(bench(plain, recipe=recipe), classes=False)
+    with pytest.raises(UsageError, match="no vector of classes"):
+        search(plain, recipe).find(Laboratory(other, pool))
+
+
 def test_with_labels_the_drop_is_kept(plain, pool):
     labels = np.concatenate(outputs_of(plain)).argmax(axis=1)
     recipe = replace(PLAIN, max_drop=0.0)
