@@ -17,7 +17,10 @@ MOST_BYTES = 128 * 2**20
 MOST, LEAST = 128, 16
 
 ENOUGH = 32
-"""With fewer samples none are held back: so few cannot judge better than those that were fitted."""
+"""With fewer samples weights and biases are fitted to all of them: they need every one."""
+
+LEAST_HELD_OF = 4
+"""With fewer samples none are held back."""
 
 _EVERY, _FIRST = 4, 2
 
@@ -35,23 +38,39 @@ class Parts:
     """Evenly spaced samples, at most so many whatever the calibration set's size.
 
     Attributes:
-        fitted: ranges, weights and biases are fitted to these.
-        held: one in four, held back to judge by; all of `fitted` where there are few.
+        fitted: what is tried is fitted to these.
+        held: one in four, held back to judge by; `fitted` itself below LEAST_HELD_OF samples.
     """
 
     fitted: tuple[Arrays, ...]
     held: tuple[Arrays, ...]
 
     @property
-    def judges(self) -> str:
-        """What is judged by, in words."""
-        why = "(too few to hold some back)" if self.held is self.fitted else "that were held back"
-        return f"{len(self.held)} samples {why}"
+    def split(self) -> bool:
+        """Whether some are held back."""
+        return self.held is not self.fitted
+
+    @property
+    def folds(self) -> tuple[tuple[tuple[Arrays, ...], tuple[Arrays, ...]], ...]:
+        """What is tried is fitted to the first of each pair and judged by the second.
+
+        Of few samples every one judges once (cross-validation: Stone 1974).
+        """
+        if not self.split or len(self.all) >= ENOUGH:
+            return ((self.fitted, self.held),)
+        every = self.all
+        parts = [every[first::_EVERY] for first in range(_EVERY)]
+        return tuple((sum(parts[:k] + parts[k + 1 :], ()), part) for k, part in enumerate(parts))
+
+    @property
+    def working(self) -> tuple[Arrays, ...]:
+        """What weights and biases are fitted to."""
+        return self.all if len(self.all) < ENOUGH else self.fitted
 
     @property
     def all(self) -> tuple[Arrays, ...]:
         """Both parts."""
-        return self.fitted if self.held is self.fitted else (*self.fitted, *self.held)
+        return (*self.fitted, *self.held) if self.split else self.fitted
 
 
 class Gatherer:
@@ -73,7 +92,7 @@ class Gatherer:
     def parts(self) -> Parts:
         """The parts, once all samples have passed."""
         kept = tuple(self._kept)
-        if len(kept) < ENOUGH:
+        if len(kept) < LEAST_HELD_OF:
             return Parts(kept, kept)
         fitted = tuple(sample for index, sample in enumerate(kept) if index % _EVERY != _FIRST)
         return Parts(fitted, kept[_FIRST::_EVERY])

@@ -104,13 +104,17 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
     """The recipe with one exponent and one range method, the best for the samples held back."""
     methods = METHODS if recipe.ranges is RangeMethod.SEARCHED else (recipe.ranges,)
     exponents = EXPONENTS if recipe.equalize is None else (recipe.equalize,)
-    if recipe.weights is not WeightGranularity.PER_CHANNEL:
+    if recipe.weights is not WeightGranularity.PER_CHANNEL or (recipe.equalize is None and not parts.split):
         exponents = (0.0,)
     found: dict[Choice, float] = {}
+    judges = sum(len(held) for _, held in parts.folds)
     if len(methods) * len(exponents) > 1:
-        progress.stage("search", len(exponents) * (len(parts.fitted) + len(parts.held)))
+        progress.stage("search", len(exponents) * len(parts.folds) * len(parts.all))
         for exponent in exponents:
-            found |= _tried(model, parts, [Choice(exponent, method) for method in methods], recipe, progress)
+            choices = [Choice(exponent, method) for method in methods]
+            for fitted, held in parts.folds:
+                for choice, figure in _tried(model, fitted, held, choices, recipe, progress).items():
+                    found[choice] = found.get(choice, 0.0) + figure * len(held) / judges
     best = best_of(found, tuple(found)) if found else Choice(exponents[0], methods[0])
     recipe = replace(recipe, ranges=best.ranges, equalize=best.equalize)
     if not found:
@@ -118,21 +122,26 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
     listed = ", ".join(f"{choice} {figure:.1f}" for choice, figure in found.items())
     return recipe, [
         f"ranges are {best}, the best for this network's output; SQNR in dB with activations alone "
-        f"quantised, on {parts.judges}: {listed}"
+        f"quantised, on {judges} samples{' that were held back' if parts.split else ''}: {listed}"
     ]
 
 
 def _tried(
-    model: ir.Model, parts: Parts, choices: Sequence[Choice], recipe: Recipe, progress: Progress
+    model: ir.Model,
+    fitted: Sequence[Arrays],
+    held: Sequence[Arrays],
+    choices: Sequence[Choice],
+    recipe: Recipe,
+    progress: Progress,
 ) -> dict[Choice, float]:
     """Output SQNR with the activations quantised by each choice; all have the same exponent."""
-    scaled, _ = _equalized(model, parts.fitted, choices[0].equalize)
-    statistics = calibrate(scaled, _told(parts.fitted, progress), replace(recipe, ranges=choices[0].ranges))
+    scaled, _ = _equalized(model, fitted, choices[0].equalize)
+    statistics = calibrate(scaled, _told(fitted, progress), replace(recipe, ranges=choices[0].ranges))
     versions = {
         choice: simulated(*make_plan(scaled, statistics, replace(recipe, ranges=choice.ranges)))
         for choice in choices
     }
-    return output_sqnr_db(model, versions, _told(parts.held, progress))
+    return output_sqnr_db(model, versions, _told(held, progress))
 
 
 def _equalized(
@@ -154,25 +163,28 @@ def _refined(
     model: ir.Model, plan: Plan, parts: Parts, recipe: Recipe, progress: Progress
 ) -> tuple[ir.Model, list[str]]:
     """The model with the weights and biases to write: of every step what the samples held back gain by."""
+    working = parts.working
     steps: dict[str, ir.Model] = {_NEAREST: _snapped(model, plan)}
     notes: dict[str, list[str]] = {_NEAREST: []}
     if recipe.rounding is Rounding.OPTIMAL:
-        progress.stage("round", len(parts.fitted))
-        steps[_OPTIMAL], notes[_OPTIMAL] = _rounded(model, plan, parts.fitted, progress)
+        progress.stage("round", len(working))
+        steps[_OPTIMAL], notes[_OPTIMAL] = _rounded(model, plan, working, progress)
     if recipe.correction and (most := affordable(model)):
         progress.stage("correct")
         before = tuple(steps)[-1]
-        chosen = parts.fitted[:: -(-len(parts.fitted) // most)]
+        chosen = working[:: -(-len(working) // most)]
         steps[_CORRECTED], corrected = correct_biases(model, steps[before], plan, chosen)
         notes[_CORRECTED] = [*notes[before], f"biases of {corrected} layers took up the mean error there"]
     if len(steps) == 1:
         return model, []
-    progress.stage("judge", len(parts.held))
+    judges = parts.held if working is parts.fitted else working
+    progress.stage("judge", len(judges))
     versions = {name: simulated(step, plan) for name, step in steps.items()}
-    found = output_sqnr_db(model, versions, _told(parts.held, progress))
+    found = output_sqnr_db(model, versions, _told(judges, progress))
     best = best_of(found, tuple(reversed(steps)))
     listed = ", ".join(f"{name} {figure:.1f}" for name, figure in found.items())
-    kept = f"kept is {best}: SQNR of the output in dB on {parts.judges}: {listed}"
+    unseen = " that were held back" if judges is not working else ""
+    kept = f"kept is {best}: SQNR of the output in dB on {len(judges)} samples{unseen}: {listed}"
     return model if best is _NEAREST else steps[best], [*notes[best], kept]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.quantize import Recipe, quantize
-from edgeq.quantize.parts import ENOUGH, LEAST, MOST, MOST_BYTES, Gatherer
+from edgeq.quantize.parts import ENOUGH, LEAST, LEAST_HELD_OF, MOST, MOST_BYTES, Gatherer
 
 
 class Made:
@@ -47,11 +47,20 @@ def test_parts_are_disjoint_bounded_and_evenly_spaced(count):
     assert len(kept) == min(count, MOST) == len(parts.all)
     assert kept[0] == 0
     assert np.ptp(np.diff(kept)) <= 1 if len(kept) > 1 else True
-    if len(kept) < ENOUGH:
-        assert fitted == held
-    else:
+    assert parts.split == (len(kept) >= LEAST_HELD_OF)
+    assert parts.working == (parts.all if len(kept) < ENOUGH else parts.fitted)
+    judged = [int(sample["x"][0, 0]) for _, part in parts.folds for sample in part]
+    assert len(judged) == len(set(judged))
+    for some, others in parts.folds if parts.split else ():
+        assert not {id(sample) for sample in some} & {id(sample) for sample in others}
+        assert len(some) + len(others) == len(kept)
+    if LEAST_HELD_OF <= len(kept) < ENOUGH:
+        assert sorted(judged) == kept
+    if parts.split:
         assert not {*fitted} & {*held}
         assert len(held) == pytest.approx(len(kept) / 4, abs=1)
+    else:
+        assert fitted == held
 
 
 def test_large_samples_are_fewer():
