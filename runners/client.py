@@ -134,7 +134,7 @@ class AgentClient:
                 f"edgeq's folder cannot be made on the device: {words}", where=self.transport.where, hint=hint
             )
         if done.code == NO_PYTHON:
-            hint = "install python3 (3.8 or later) on the device; no package is needed"
+            hint = "the device needs Python 3.8 or later, no packages; `edgeq devices add --python` names another"
             return RunError(
                 f"{self._python} is missing on the device or older than 3.8: {words}",
                 where=self.transport.where,

@@ -69,6 +69,7 @@ def list_devices(as_json: bool) -> None:
 @click.option("--user", help="User on the device.")
 @click.option("--identity-file", type=click.Path(), help="Private key.")
 @click.option("--jump", metavar="[USER@]HOST[:PORT]", help="Host to go through, as in ssh -J.")
+@click.option("--python", help="Interpreter there, by name or path (python3 unless given).")
 @click.option("--replace", is_flag=True, help="Replace a device of that name.")
 def add(
     name: str,
@@ -78,6 +79,7 @@ def add(
     user: str | None,
     identity_file: str | None,
     jump: str | None,
+    python: str | None,
     replace: bool,
     as_json: bool,
 ) -> None:
@@ -85,7 +87,8 @@ def add(
     from edgeq.devices import inventory
 
     device = inventory.add(
-        inventory.Device(name, profile, host, port, user, identity_file, jump), replace_existing=replace
+        inventory.Device(name, profile, host, port, user, identity_file, jump, python),
+        replace_existing=replace,
     )
     if as_json:
         emit({"device": device})

@@ -20,6 +20,7 @@ from edgeq.runners.trace import Facts
 from edgeq.runners.transport import Transport
 
 SSH_PORT = 22
+PYTHON = "python3"
 
 
 def connect(device: Device) -> Transport:
@@ -50,7 +51,7 @@ def address(device: Device) -> SshAddress:
 @contextmanager
 def open_session(device: Device) -> Iterator[Session]:
     """A session on the device, closed at the end of the block."""
-    session = Session(connect(device), owner=_owner())
+    session = Session(connect(device), owner=_owner(), python=device.python or PYTHON)
     try:
         yield session
     finally:

@@ -32,6 +32,7 @@ class Device:
         port: None: the profile's.
         identity_file: private key; None: the agent's keys and the usual files.
         jump: [user@]host[:port][,…] to go through, as in ssh -J.
+        python: the interpreter that runs the agent there, by name or path; None: python3.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Device:
     user: str | None = None
     identity_file: str | None = None
     jump: str | None = None
+    python: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -103,7 +105,7 @@ def add(device: Device, *, replace_existing: bool = False) -> Device:
     """Adds a device and returns it as it was stored; its profile must load.
 
     Raises:
-        UsageError: an invalid name, host or port, an unknown profile, or a name that is taken.
+        UsageError: an invalid name, host, port or interpreter, an unknown profile, or a name that is taken.
     """
     _check(device, device.name)
     load_profile(device.profile)
@@ -148,6 +150,8 @@ def _check(device: Device, where: str) -> None:
         raise UsageError(f"{device.host!r} is no host name or address", where=where)
     if device.port is not None and not 0 < device.port < 65536:
         raise UsageError(f"{device.port} is no port", where=where, hint="1 to 65535")
+    if device.python is not None and (device.python[:1] in ("", "-") or not device.python.isprintable()):
+        raise UsageError(f"{device.python!r} is no interpreter", where=where, hint="such as python3.9")
 
 
 def _read() -> dict[str, Device]:

@@ -2,6 +2,8 @@
 
 import getpass
 import json
+import platform
+import sys
 
 import pytest
 from sshd_devices import free_port, keygen, start_sshd
@@ -22,9 +24,11 @@ def sshd(tmp_path):
 def add(edgeq, sshd):
     """Adds a device; what is not given leads to the sshd."""
 
-    def run(name, port=None, key=None):
+    def run(name, port=None, key=None, *more):
         way = ("--host", "127.0.0.1", "--port", port or sshd.port, "--user", getpass.getuser())
-        return edgeq("devices", "add", name, *way, "--identity-file", key or sshd.key, "--profile", "host")
+        return edgeq(
+            "devices", "add", name, *way, "--identity-file", key or sshd.key, "--profile", "host", *more
+        )
 
     return run
 
@@ -52,6 +56,19 @@ def test_a_device_from_add_to_remove(edgeq, add):
     assert all(source in checked.stdout for source in SOURCES)  # with its rails, or why there are none
     assert edgeq("devices", "remove", "board").exit_code == 0
     assert listed(edgeq) == ["local"]
+
+
+def test_the_interpreter_is_the_users_choice(edgeq, add, tmp_path):
+    (tmp_path / "my python").symlink_to(sys.executable)
+    add("mine", None, None, "--python", tmp_path / "my python")
+    add("absent", None, None, "--python", "python3.7")
+    assert edgeq("devices", "trust", "mine").exit_code == 0
+    probed = edgeq("devices", "probe", "mine", "--json")
+    assert json.loads(probed.stdout)["facts"]["python"] == platform.python_version()
+    told = edgeq("devices", "probe", "absent")
+    assert told.exit_code == 7
+    assert "python3.7 is missing" in told.stderr
+    assert "--python" in told.stderr
 
 
 def test_another_fingerprint_is_not_pinned(edgeq, add):

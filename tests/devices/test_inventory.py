@@ -27,7 +27,9 @@ def test_local_is_always_there_and_stays(config_home: Path) -> None:
 
 
 def test_added_devices_come_back_sorted_until_removed(tmp_path: Path) -> None:
-    pixel = Device("pixel", "pixel", "192.168.1.20", 8022, "u0_a1", str(tmp_path / "key"), "me@gate:22")
+    pixel = Device(
+        "pixel", "pixel", "192.168.1.20", 8022, "u0_a1", str(tmp_path / "key"), "me@gate:22", "python3.9"
+    )
     inventory.add(Device("pi", "raspberry-pi-5", "pi.local"))
     inventory.add(pixel)
     assert [device.name for device in inventory.devices()] == ["local", "pi", "pixel"]
@@ -60,6 +62,8 @@ def test_a_profile_of_the_users_own_is_kept_as_an_absolute_path(
         (Device("x", host=""), "no host name"),
         (Device("x", host="-oProxyCommand=evil"), "no host name"),
         (Device("x", host="h", port=70000), "no port"),
+        (Device("x", host="h", python="-c"), "no interpreter"),
+        (Device("x", host="h", python=""), "no interpreter"),
         (Device("x", "no-such-profile", "h"), "no device profile"),
     ],
 )
