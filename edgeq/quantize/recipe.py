@@ -139,7 +139,7 @@ NAMED = {
         "fast", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST, correction=False
     ),
     "balanced": Recipe("balanced"),
-    "best": Recipe("best", aim_db=29.5, max_price=2.0),
+    "best": Recipe("best", aim_db=30.5, max_price=2.25),
 }
 
 
