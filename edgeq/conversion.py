@@ -29,9 +29,9 @@ from edgeq.workspace import Workspace
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeq.quantize.budget import Found
     from edgeq.quantize.pipeline import Quantized
-    from edgeq.quantize.price import Prices
+    from edgeq.quantize.precision.budget import Found
+    from edgeq.quantize.precision.price import Prices
     from edgeq.verify.kept import KeptOutputs
     from edgeq.writing import Files
 
@@ -205,7 +205,7 @@ def _mixed(
     quantized: Quantized, data: SampleSource | None, request: Request, watch: _Stopwatch
 ) -> tuple[Quantized, Found | None]:
     """Finer numbers for single layers, as far as the recipe asks for them."""
-    from edgeq.quantize.mixture import ranked, searched, widened
+    from edgeq.quantize.precision.mixture import ranked, searched, widened
 
     recipe = request.recipe
     if recipe.int16:
@@ -229,8 +229,8 @@ def _without_search(quantized: Quantized, recipe: Recipe) -> Quantized:
 
 def _prices(quantized: Quantized, request: Request) -> Prices:
     """What multiply-accumulates cost on the target: by measured time, by its peaks, or as usual."""
-    from edgeq.quantize.mixture import fitted_prices
-    from edgeq.quantize.price import Prices
+    from edgeq.quantize.precision.mixture import fitted_prices
+    from edgeq.quantize.precision.price import Prices
 
     if request.float_ratio is not None:
         return fitted_prices(quantized, request.recipe, request.float_ratio)

@@ -22,18 +22,17 @@ from edgeq.figures import (
     MixtureFigure,
     Precision,
 )
-from edgeq.quantize.budget import Found, Point, missed
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.mixed import is_mixed
-from edgeq.quantize.mixture import explained
 from edgeq.quantize.plan import Calibrated, Plan
-from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.precision.mixed import is_mixed
+from edgeq.quantize.recipe import Recipe, missed
 from edgeq.report import conversion, html
 from edgeq.report.plain import plain
 from edgeq.signature import TensorSpec
 from edgeq.verify import Verification
 
 if TYPE_CHECKING:
+    from edgeq.quantize.precision.budget import Found, Point
     from edgeq.request import Request
 
 FEW_SAMPLES = 32
@@ -132,6 +131,8 @@ def figures(
 
 
 def _mixture(found: Found) -> MixtureFigure:
+    from edgeq.quantize.precision.mixture import explained
+
     return MixtureFigure(
         points=tuple(_point(point, chosen=point is found.chosen) for point in found.points),
         layers=tuple(MixLayerFigure(**vars(layer)) for layer in found.layers),

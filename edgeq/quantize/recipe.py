@@ -187,3 +187,21 @@ def _value(key: str, value: Any, kind: Any, path: Path) -> Any:
     if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     raise UsageError(f"{key} = {value!r} has the wrong type", where=str(path))
+
+
+_ROUNDOFF = 1e-9  # of a drop in points
+
+
+def missed(recipe: Recipe, agreement: float | None, drop: float | None) -> tuple[str, ...]:
+    """Which of a recipe's demands are missed, in words; None is not known and misses nothing.
+
+    Args:
+        agreement: share of samples with float's top-1 class.
+        drop: of top-1 accuracy against float, as a share.
+    """
+    told = []
+    if agreement is not None and agreement < recipe.min_agreement:
+        told.append(f"{agreement:.1%} agreement where {recipe.min_agreement:.1%} was asked for")
+    if drop is not None and 0.0 <= recipe.max_drop < 100.0 * drop - _ROUNDOFF:
+        told.append(f"a drop of {100.0 * drop:.2f} points where {recipe.max_drop:g} were allowed")
+    return tuple(told)

@@ -60,7 +60,7 @@ def test_the_front_is_in_every_report(edgeq, model, recipe):
 
 def test_a_budget_that_cannot_be_met_ends_with_8_and_the_best_there_is(edgeq, model, recipe, monkeypatch):
     monkeypatch.setattr(
-        "edgeq.quantize.budget.Search._missed", lambda self, seen, plain: ()
+        "edgeq.quantize.precision.budget.Search._missed", lambda self, seen, plain: ()
     )  # finds no better
     twins = small_classifier()  # whose classes are all but the same
     weights = {one.name: one for one in twins.graph.initializer}

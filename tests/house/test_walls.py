@@ -28,7 +28,7 @@ WALLS: Mapping[str, tuple[str, ...]] = {
     "rich": ("edgeq.cli", "edgeq.report.terminal"),
     "h5py": ("edgeq.formats.keras",),
     "PIL": ("edgeq.samples.images",),
-    "distributed": ("edgeq.quantize.executors",),
+    "distributed": ("edgeq.quantize.precision.executors",),
 }
 
 # These are imported inside functions alone, wherever they are allowed.

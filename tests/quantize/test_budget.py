@@ -12,17 +12,17 @@ from residual_net import LAYERS, residual_net, samples
 
 from edgeq.errors import UsageError
 from edgeq.quantize import Recipe, quantize
-from edgeq.quantize.budget import Search, missed
 from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.executors import Pool, open_pool
-from edgeq.quantize.homes import groups, layout_of
-from edgeq.quantize.mixed import lift
-from edgeq.quantize.mixture import explained, searched
-from edgeq.quantize.price import Prices, Pricing, fitted
-from edgeq.quantize.recipe import RangeMethod, Rounding
-from edgeq.quantize.sensitivity import Weights, effect, outputs, quantized_graph, with_parts
-from edgeq.quantize.trials import Alone, Bench, Laboratory, Together
+from edgeq.quantize.precision.budget import Search
+from edgeq.quantize.precision.executors import Pool, open_pool
+from edgeq.quantize.precision.homes import groups, layout_of
+from edgeq.quantize.precision.mixed import lift
+from edgeq.quantize.precision.mixture import explained, searched
+from edgeq.quantize.precision.price import Prices, Pricing, fitted
+from edgeq.quantize.precision.sensitivity import Weights, effect, outputs, quantized_graph, with_parts
+from edgeq.quantize.precision.trials import Alone, Bench, Laboratory, Together
+from edgeq.quantize.recipe import RangeMethod, Rounding, missed
 
 PLAIN = Recipe("plain", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST, correction=False)
 
@@ -193,7 +193,7 @@ def test_a_dask_cluster_of_two_workers_gives_the_same(plain, pool):
 def test_an_executor_that_is_none_is_explained(name, monkeypatch):
     if name.startswith("dask"):
         pytest.importorskip("distributed", reason="the extra edgeq[dask] is not installed")
-    monkeypatch.setattr("edgeq.quantize.executors.CONNECT_S", 1.0)
+    monkeypatch.setattr("edgeq.quantize.precision.executors.CONNECT_S", 1.0)
     with (
         pytest.raises(UsageError, match=name if name == "cloud" else "no Dask scheduler answers"),
         open_pool(name),

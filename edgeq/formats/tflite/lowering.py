@@ -20,8 +20,8 @@ from edgeq.formats.tflite.file import File, Shape, Tensor
 from edgeq.formats.tflite.fusion import Fusions
 from edgeq.formats.tflite.layout import Order, identity, moves, same_bytes, stored
 from edgeq.formats.tflite.operators import Activation, Op, TensorType, Trait
-from edgeq.quantize.mixed import FINER
 from edgeq.quantize.plan import Plan, Quant
+from edgeq.quantize.precision.mixed import FINER
 
 ELEMENT_TYPES = {
     ir.DataType.FLOAT: TensorType.FLOAT32,

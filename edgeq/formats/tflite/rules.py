@@ -15,8 +15,8 @@ import onnx_ir as ir
 from edgeq.formats.tflite import composed, convolution, elementwise, linear, pooling, resize, shaping
 from edgeq.formats.tflite.lowering import Step
 from edgeq.formats.tflite.operators import Op
-from edgeq.quantize.mixed import INT16_OPERATORS
 from edgeq.quantize.plan import Quant
+from edgeq.quantize.precision.mixed import INT16_OPERATORS
 
 Grids = Callable[[ir.Value | None], Quant | None]
 Emit = Callable[[Step], None]

@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from edgeq.errors import UsageError
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.homes import Assignment, Group, groups, layers, layout_of
 from edgeq.quantize.layout import Layout
 from edgeq.quantize.operators import Kind, clip_bounds, is_constant, rule_of
 from edgeq.quantize.plan import FloatOp, Plan, Quant
+from edgeq.quantize.precision.homes import Assignment, Group, groups, layers, layout_of
 from edgeq.quantize.recipe import Recipe
 
 INT16_OPERATORS = frozenset({"Conv", "Gemm", "Add"})

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edgeq.measure.accuracy import SQNR_CAP_DB
 from edgeq.quantize.calibration import FloatSession
-from edgeq.quantize.homes import Group
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 from edgeq.quantize.plan import Plan
+from edgeq.quantize.precision.homes import Group
 from edgeq.quantize.simulate import round_weights_to, simulated, snap
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edgeq.measure.accuracy import SQNR_CAP_DB
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.homes import Assignment, Group
-from edgeq.quantize.price import Pricing
-from edgeq.quantize.sensitivity import Activations, Operand, Part, Weights
+from edgeq.quantize.precision.homes import Assignment, Group
+from edgeq.quantize.precision.price import Pricing
+from edgeq.quantize.precision.sensitivity import Activations, Operand, Part, Weights
 
 Floats = NDArray[np.float64]
 

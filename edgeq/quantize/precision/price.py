@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from edgeq.measure.roofline import elements_of, macs_of
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.homes import Assignment, Group, layers
 from edgeq.quantize.layout import Layout
 from edgeq.quantize.operators import data_inputs
+from edgeq.quantize.precision.homes import Assignment, Group, layers
 
 BYTES = {Numbers.INT8: 1, Numbers.INT16: 2, Numbers.FLOAT32: 4}
 

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from edgeq.errors import UsageError
 from edgeq.progress import SILENT, Progress
-from edgeq.quantize.budget import Found, LayerEffect, Search
 from edgeq.quantize.correct import affordable, correct_biases
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.executors import open_pool
-from edgeq.quantize.homes import Assignment, groups, layers, layout_of
-from edgeq.quantize.mixed import Mixed, lift
 from edgeq.quantize.parts import Samples
 from edgeq.quantize.pipeline import Quantized
-from edgeq.quantize.price import Prices, fitted
+from edgeq.quantize.precision.budget import Found, LayerEffect, Search
+from edgeq.quantize.precision.executors import open_pool
+from edgeq.quantize.precision.homes import Assignment, groups, layers, layout_of
+from edgeq.quantize.precision.mixed import Mixed, lift
+from edgeq.quantize.precision.price import Prices, fitted
+from edgeq.quantize.precision.trials import Bench, Laboratory, cache_folder
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.search import output_sqnr_db
 from edgeq.quantize.simulate import simulated
-from edgeq.quantize.trials import Bench, Laboratory, cache_folder
 
 MOST_SAMPLES = 48
 """Assignments are tried on no more samples than this, evenly spaced."""

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from edgeq.errors import EdgeqError
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.executors import Pool
-from edgeq.quantize.homes import groups, layout_of
-from edgeq.quantize.mixed import lift
 from edgeq.quantize.plan import Plan
+from edgeq.quantize.precision.executors import Pool
+from edgeq.quantize.precision.homes import groups, layout_of
+from edgeq.quantize.precision.mixed import lift
+from edgeq.quantize.precision.sensitivity import Effect, Part, effect, outputs, quantized_graph, with_parts
 from edgeq.quantize.recipe import Recipe
-from edgeq.quantize.sensitivity import Effect, Part, effect, outputs, quantized_graph, with_parts
 
 Arrays = Mapping[str, NDArray[Any]]
 

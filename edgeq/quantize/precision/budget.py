@@ -10,38 +10,21 @@ import onnx_ir as ir
 
 from edgeq.errors import UsageError
 from edgeq.progress import SILENT, Progress
-from edgeq.quantize.ascent import Forecast, Step, ascend, candidates, thin
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.homes import Group, groups, layers, layout_of
-from edgeq.quantize.mixed import Mixed, lift
 from edgeq.quantize.plan import Plan
-from edgeq.quantize.price import Prices, Pricing
-from edgeq.quantize.recipe import Recipe
-from edgeq.quantize.sensitivity import Activations, Effect, Weights, parts
-from edgeq.quantize.trials import Alone, Laboratory, Together
+from edgeq.quantize.precision.ascent import Forecast, Step, ascend, candidates, thin
+from edgeq.quantize.precision.homes import Group, groups, layers, layout_of
+from edgeq.quantize.precision.mixed import Mixed, lift
+from edgeq.quantize.precision.price import Prices, Pricing
+from edgeq.quantize.precision.sensitivity import Activations, Effect, Weights, parts
+from edgeq.quantize.precision.trials import Alone, Laboratory, Together
+from edgeq.quantize.recipe import Recipe, missed
 
 MOST_SAMPLES, LEAST_SAMPLES, RUNS = 16, 4, 2400
 """Effects of single parts are measured on so many samples, fewer where there are many parts."""
 
 POINTS = 12
 """Points of the path that are tried for the Pareto front, before the search between two of them."""
-
-_ROUNDOFF = 1e-9
-
-
-def missed(recipe: Recipe, agreement: float | None, drop: float | None) -> tuple[str, ...]:
-    """Which of a recipe's demands are missed, in words; None is not known and misses nothing.
-
-    Args:
-        agreement: share of samples with float's top-1 class.
-        drop: of top-1 accuracy against float, as a share.
-    """
-    told = []
-    if agreement is not None and agreement < recipe.min_agreement:
-        told.append(f"{agreement:.1%} agreement where {recipe.min_agreement:.1%} was asked for")
-    if drop is not None and 0.0 <= recipe.max_drop < 100.0 * drop - _ROUNDOFF:
-        told.append(f"a drop of {100.0 * drop:.2f} points where {recipe.max_drop:g} were allowed")
-    return tuple(told)
 
 
 @dataclass(frozen=True)

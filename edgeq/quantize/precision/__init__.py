@@ -1,0 +1,1 @@
+"""Layers of several precisions in one network: where values live, what parts cost, which layers to lift."""
