@@ -104,6 +104,7 @@ def deploy(artifact: Path | str | None = None, *, device: str, progress: Progres
             bytes_there=installed.bytes_there,
             seconds=time.monotonic() - start,
         )
+        session.forget(trace.job)
         record = to_plain(deployment)
         session.write_record(opened.name, record)
     workspace.save_deployment(deployment.id, record)

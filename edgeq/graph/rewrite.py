@@ -155,7 +155,7 @@ def forget_names(graph: ir.Graph) -> None:
 def initializer(graph: ir.Graph, name: str, constant: Array) -> ir.Value:
     """Adds a constant under the given name, or one made unique from it."""
     name = unique_name(graph, name)
-    value = ir.Value(name=name, const_value=ir.tensor(np.asarray(constant), name=name))
+    value = ir.Value(name=name, const_value=ir.Tensor(np.asarray(constant), name=name))
     _describe(value)
     graph.register_initializer(value)
     return value
@@ -176,7 +176,7 @@ def set_constant(graph: ir.Graph, node: ir.Node, index: int, constant: Array, na
     """
     old = operand(node, index)
     if old is not None and array(old) is not None and only_consumer(old) is node:
-        old.const_value = ir.tensor(np.asarray(constant), name=old.name)
+        old.const_value = ir.Tensor(np.asarray(constant), name=old.name)
         _describe(old)
         return
     if index >= len(node.inputs):

@@ -47,7 +47,7 @@ def correct_expected(model: ir.Model, plan: Plan, statistics: Statistics) -> tup
         if shift is not None:
             before = np.asarray(bias.const_value.numpy(), np.float64)
             after = (before + shift.reshape(before.shape)).astype(np.float32)
-            bias.const_value = ir.tensor(after, name=bias.name)
+            bias.const_value = ir.Tensor(after, name=bias.name)
             corrected += 1
     return model, corrected
 

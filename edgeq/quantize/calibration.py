@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.errors import DataError, ModelError
+from edgeq.graph.attributes import as_attributes
 from edgeq.quantize.assign import observed_values
 from edgeq.quantize.lattice import Points
 from edgeq.quantize.operators import clip_bounds
@@ -132,10 +133,10 @@ def _is_rectified(value: ir.Value) -> bool:
     return clip_bounds(node)[0] == 0.0
 
 
-def _added(model: ir.Model, value: ir.Value, op_type: str, **attributes: int) -> str:
+def _added(model: ir.Model, value: ir.Value, op_type: str, **options: int) -> str:
     """Adds an operator on a value to the graph; returns the name of what it gives."""
     name = f"{value.name}/{op_type}"
-    node = ir.node(op_type, [value], attributes, name=name)
+    node = ir.Node("", op_type, [value], as_attributes(options), name=name)
     node.outputs[0].name, node.outputs[0].dtype = name, ir.DataType.FLOAT
     model.graph.append(node)
     return name

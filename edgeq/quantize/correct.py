@@ -121,7 +121,7 @@ def _add(bias: ir.Value, shift: Floats, grid: Quant) -> NDArray[np.float32]:
     before = np.asarray(bias.const_value.numpy(), np.float64)
     room = np.maximum(np.asarray(grid.scale) * MAX_BIAS, np.abs(before))
     after = np.clip(before + shift.reshape(before.shape), -room, room).astype(np.float32)
-    bias.const_value = ir.tensor(after, name=bias.name)
+    bias.const_value = ir.Tensor(after, name=bias.name)
     return (after - before.astype(np.float32)).reshape(-1)
 
 

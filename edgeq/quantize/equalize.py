@@ -228,7 +228,7 @@ def _scale(value: ir.Value | None, factor: Floats, axis: int) -> None:
     array = np.asarray(_array(value), np.float64)
     shape = [1] * array.ndim
     shape[axis] = len(factor)
-    value.const_value = ir.tensor((array * factor.reshape(shape)).astype(np.float32), name=value.name)
+    value.const_value = ir.Tensor((array * factor.reshape(shape)).astype(np.float32), name=value.name)
 
 
 def _array(value: ir.Value | None) -> NDArray[Any]:

@@ -167,7 +167,7 @@ def _per_channel(graph: ir.Graph, node: ir.Node, part: str, inputs: list[ir.Valu
 
 def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32] | np.float32) -> ir.Value:
     array = np.asarray(array)
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
     value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.FLOAT
     graph.register_initializer(value)
     return value

@@ -142,4 +142,4 @@ def _factor(gram: Floats, added: Floats) -> Floats:
 
 
 def _replace(value: ir.Value, array: Floats) -> None:
-    value.const_value = ir.tensor(np.ascontiguousarray(array, np.float32), name=value.name)
+    value.const_value = ir.Tensor(np.ascontiguousarray(array, np.float32), name=value.name)

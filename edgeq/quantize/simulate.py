@@ -36,7 +36,7 @@ def round_weights_to(model: ir.Model, plan: Plan, names: Iterable[str]) -> None:
         value = model.graph.initializers[name]
         assert value.const_value is not None
         grid = plan.tensors[name]
-        value.const_value = ir.tensor(grid.dequantize(grid.quantize(value.const_value.numpy())), name=name)
+        value.const_value = ir.Tensor(grid.dequantize(grid.quantize(value.const_value.numpy())), name=name)
 
 
 def snap(graph: ir.Graph, value: ir.Value, grid: Quant, reader: ir.Node | None = None) -> None:
@@ -68,7 +68,7 @@ def snapped(graph: ir.Graph, value: ir.Value, grid: Quant, label: str) -> ir.Val
 
 
 def _constant(graph: ir.Graph, name: str, number: NDArray[Any]) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(number, name=name), shape=ir.Shape([]))
+    value = ir.Value(name=name, const_value=ir.Tensor(number, name=name), shape=ir.Shape([]))
     value.dtype = ir.DataType.from_numpy(number.dtype)
     graph.register_initializer(value)
     return value

@@ -164,7 +164,7 @@ def _channel_peaks(graph: ir.Graph, value: ir.Value) -> str:
     """Adds the greatest magnitude of each channel (axis 1) of a value; returns its name."""
     name, rank = f"{value.name}/peaks", len(value.shape or (1, 1))
     axes = np.array([axis for axis in range(rank) if axis != 1], np.int64)
-    chosen = ir.Value(name=f"{name}/axes", const_value=ir.tensor(axes, name=f"{name}/axes"))
+    chosen = ir.Value(name=f"{name}/axes", const_value=ir.Tensor(axes, name=f"{name}/axes"))
     chosen.shape, chosen.dtype = ir.Shape(axes.shape), ir.DataType.INT64
     graph.register_initializer(chosen)
     magnitude = ir.node("Abs", [value], name=f"{name}/magnitude")

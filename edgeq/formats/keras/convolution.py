@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgeq.formats.keras.activation import activate
 from edgeq.formats.keras.emit import Site, dims
 from edgeq.formats.keras.layout import Window, from_nchw, spatial, to_nchw, window
+from edgeq.graph.attributes import Plain
 
 
 def convolution(site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
@@ -133,7 +134,7 @@ def _conv(
 ) -> ir.Value:
     """A Conv over [N, C, H, W] with explicit pads."""
     batch, _, *size = dims(image)
-    attributes = {**slide.attributes(size), "group": groups}
+    attributes: dict[str, Plain] = {**slide.attributes(size), "group": groups}
     operands = _operands(site, image, kernel, bias, f"{part}_kernel" if part else "kernel")
     return site.emit("Conv", operands, (batch, len(kernel), *slide.output_size(size)), part, attributes)
 

@@ -14,6 +14,7 @@ from edgeq.errors import ModelError, UnsupportedError
 from edgeq.formats.keras.calls import Call
 from edgeq.formats.keras.config import Layer
 from edgeq.formats.keras.weights import Weights
+from edgeq.graph.attributes import Plain, as_attributes
 
 Dim = int | str
 Dims = tuple[Dim, ...]
@@ -134,7 +135,7 @@ class Site:
         inputs: Sequence[ir.Value | None],
         shape: Dims,
         part: str = "",
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Plain] | None = None,
     ) -> ir.Value:
         """Appends a node and returns its first output.
 
@@ -147,7 +148,7 @@ class Site:
         """
         name = f"{self.name}/{part}" if part else self.name
         result = self.emitter.value(name if part else f"{name}/{op.lower()}", shape)
-        node = ir.node(op, inputs, attributes or {}, outputs=[result], name=name)
+        node = ir.Node("", op, inputs, as_attributes(attributes or {}), outputs=[result], name=name)
         self.emitter.nodes.append(node)
         if not part:
             self.emitter.layers.append(node)

@@ -199,7 +199,7 @@ class _Writer:
         return grid
 
     def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
         value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
         self._graph.register_initializer(value)
         return value

@@ -128,7 +128,7 @@ def _take_constants(node: ir.Node, graph: ir.Model, plan: Plan) -> None:
             array = written.numpy()
             if grid is not None and grid.narrow:
                 array = grid.dequantize(grid.quantize(array))
-            value.const_value = ir.tensor(array, name=value.name)
+            value.const_value = ir.Tensor(array, name=value.name)
 
 
 def quantized_graph(graph: ir.Model, plan: Plan) -> ir.Model:
