@@ -65,7 +65,7 @@ def first_command(machine: Machine, argv: Sequence[str], patience_s: float = PAT
 def ssh_command(machine: Machine, user: str, words: Sequence[str]) -> list[str]:
     """The command line that opens a shell on the board, or runs `words` there, with OpenSSH's client."""
     options = {
-        "UserKnownHostsFile": str(machine.folder / KNOWN_HOSTS),
+        "UserKnownHostsFile": f'"{machine.folder / KNOWN_HOSTS}"',  # it may be several, apart by blanks
         "StrictHostKeyChecking": "yes",
         "IdentitiesOnly": "yes",
         "LogLevel": "ERROR",

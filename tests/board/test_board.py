@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from small_models import small_classifier
 
 import edgeq
-from edgeq.board import boards, shell
+from edgeq.board import boards, places, shell
 from edgeq.board.boards import Board
 from edgeq.cli.app import app
 from edgeq.devices import connect, inventory
@@ -81,6 +81,16 @@ def test_a_clone_knows_nothing_of_another(board: Board, fresh_board: Callable[..
     assert {board.name, other.name} <= {one.name for one in boards.boards()}
     assert run(other, "ls /etc/mine ~edge/mine /dev/shm/mine 2>/dev/null || true") == ""
     assert run(board, "ls -d /etc/mine ~edge/mine && rm ~edge/mine", user="root").count("mine") == 2
+
+
+def test_a_shell_opens_whatever_the_cache_folder_is_called(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tmp_path / "my cache, too" / "edgeq"
+    named.mkdir(parents=True)
+    (named / "board").symlink_to(places.folder())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(named.parent))
+    assert boards.ssh(boards.get(board.name), "edge", ["true"]) == 0
 
 
 def test_down_leaves_nothing_behind(fresh_board: Callable[..., Board]) -> None:

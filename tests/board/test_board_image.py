@@ -85,6 +85,16 @@ def test_an_image_appears_whole_or_not_at_all_and_is_built_once(
     assert build.image().folder == images / build.digest()
 
 
+def test_a_cache_folder_that_cannot_be_reached_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "require", lambda building: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("x" * 300)))
+    result = CliRunner().invoke(app, ["board", "up"], prog_name="edgeq")
+    assert result.exit_code == 2
+    assert "set XDG_CACHE_HOME" in result.stderr
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.binary(min_size=1, max_size=64)), max_size=5))
 def test_a_sparse_copy_is_equal_and_has_no_more_blocks(

@@ -21,7 +21,7 @@ from edgeq.board.image.apt import SUITE, Apt
 from edgeq.board.image.early import initial_file_system
 from edgeq.board.image.steps import failure, run
 from edgeq.board.image.tree import Tree, members
-from edgeq.errors import DeviceError
+from edgeq.errors import DeviceError, UsageError
 from edgeq.progress import SILENT, Progress
 
 KERNEL_SERIES = "6.1"
@@ -84,13 +84,24 @@ def image(progress: Progress = SILENT) -> Image:
         DeviceError: a step failed; nothing is left behind that looks finished.
     """
     wanted = places.images() / digest()
-    if wanted.is_dir():
+    if _is_there(wanted):
         return Image(wanted)
     host.require(building=True)
     with atomic.locked(wanted):
         if not wanted.is_dir():
             _build_whole(wanted, progress)
     return Image(wanted)
+
+
+def _is_there(wanted: Path) -> bool:
+    try:
+        return wanted.is_dir()
+    except OSError as error:
+        raise UsageError(
+            f"the cache folder cannot be read: {error.strerror}",
+            where=str(wanted.parent),
+            hint="set XDG_CACHE_HOME to a folder of your own",
+        ) from error
 
 
 def _build_whole(wanted: Path, progress: Progress) -> None:
@@ -122,7 +133,8 @@ def _build(work: Path, progress: Progress) -> None:
     packages = apt.closure(root.PACKAGES)
     progress.stage("Board image: kernel modules")
     own = modules.packaged(kernel, release)
-    built = modules.build(source, headers_, release, work / "build")
+    with TemporaryDirectory(prefix="edgeq-") as scratch:  # make bears no blank in a path, such as the cache's
+        built = modules.build(source, headers_, release, Path(scratch))
     progress.stage("Board image: root file system")
     _keys(target)
     indexed = modules.indexed({**own, **built}, release, work / "index")

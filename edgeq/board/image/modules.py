@@ -59,10 +59,10 @@ def build(source: Path, headers: Sequence[Path], release: str, folder: Path) -> 
     Args:
         source: the package linux-source-X.Y.
         headers: linux-headers for the release, its common part, and linux-kbuild for the host.
-        folder: an empty one to work in; removed by whoever made it.
+        folder: an empty one to work in, without blanks in its path; removed by whoever made it.
     """
     tree, work = folder / "headers", folder / "modules"
-    work.mkdir(parents=True)
+    work.mkdir()
     for package in headers:
         run(["dpkg-deb", "-x", str(package), str(tree)])
     _extract(source, work)
