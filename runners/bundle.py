@@ -1,4 +1,4 @@
-"""The agent as one zip file that Python runs: the same bytes and digest wherever it is packed."""
+"""The agent as one zip file that runs and unpacks itself: the same bytes wherever it is packed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import zipfile
 from functools import cache
 from importlib import resources
 
-MAIN = b"from agent.main import main\n\nraise SystemExit(main())\n"
+NO_PYTHON = 21
+"""The exit code of an interpreter that is too old; any of them can read this much."""
+MAIN = (
+    b"""import sys
+
+if sys.version_info < (3, 8):
+    sys.exit(%d)
+from agent.main import main
+
+raise SystemExit(main())
+"""
+    % NO_PYTHON
+)
 
 
 @cache

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -16,16 +17,30 @@ from edgeq.runners.transport import Completed, Transport
 
 T = TypeVar("T")
 
-NO_FOLDER, NO_PYTHON = 20, 21
-PREPARE = f"""
+Call = tuple[str, Mapping[str, Any]]
+"""A command of the agent and its request."""
+
+NO_FOLDER = 20
+FIRST = f"""
 root=${{1:-${{EDGEQ_HOME:-$HOME/.cache/edgeq}}}}
-mkdir -p "$root/blobs" "$root/runs" "$root/records" && touch "$root/blobs" || exit {NO_FOLDER}
-"$3" -c 'import sys; sys.exit(sys.version_info < (3, 8))' || exit {NO_PYTHON}
+mkdir -p "$root/agents" "$root/blobs" "$root/runs" "$root/records" && touch "$root/blobs" || exit {NO_FOLDER}
+command -v "$3" > /dev/null || exit {bundle.NO_PYTHON}
 cd "$root" || exit {NO_FOLDER}
-if [ -f "blobs/$2" ]; then echo there; else echo absent; fi
-pwd
+root=$(pwd)
+agent="$root/agents/$2"
+if [ ! -f "$agent/__main__.py" ]; then
+  "$3" -c 'import sys; sys.exit(sys.version_info < (3, 8))' || exit {bundle.NO_PYTHON}
+  echo absent; echo "$root"; exit
+fi
+echo there
+echo "$root"
+touch "$agent"
+exec "$3" "$agent/__main__.py" "$root" call
 """
-"""Arguments: root or "", the agent's digest, the interpreter. A POSIX shell runs it."""
+"""Makes the folders and passes the first call on to an agent that is there already.
+
+Arguments: root or "", the agent's digest, the interpreter. A POSIX shell runs it.
+"""
 
 PATIENCE_S = 60.0
 LONGEST_PAUSE_S = 5.0
@@ -71,26 +86,30 @@ class AgentClient:
     def root(self) -> str:
         """The folder on the device, absolute; puts the agent there on first use."""
         if self._root is None:
-            self._root = self._prepare()
+            self._first((), 60.0)
+        assert self._root is not None
         return self._root
 
     def call(self, command: str, *, timeout_s: float = 60.0, **request: Any) -> dict[str, Any]:
-        """One command of the agent. All of them may be asked twice, so a lost answer is asked for again.
+        """One command of the agent; see `calls`."""
+        return self.calls((command, request), timeout_s=timeout_s)[0]
+
+    def calls(self, *calls: Call, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+        """Commands in one start of the agent. All may be asked twice, so a lost answer is asked for again.
 
         Raises:
-            LeaseError, StorageError, RunError: what the agent refuses.
+            LeaseError, StorageError, RunError: what the agent refuses; later commands are not run then.
             UnreachableError: the link is lost for good.
         """
-        return self.retrying(lambda: self.call_once(command, timeout_s=timeout_s, **request))
+        return self.retrying(lambda: self._ask(calls, timeout_s))
 
     def call_once(self, command: str, *, timeout_s: float = 60.0, **request: Any) -> dict[str, Any]:
         """Like `call`, without another try when the link drops."""
-        digest = bundle.agent()[1]
-        try:
-            return self._call(f"{self.root}/blobs/{digest}", self.root, command, request, timeout_s)
-        except _AgentGoneError:  # somebody emptied the cache on the device: put the agent there again
-            self._root = None
-            return self._call(f"{self.root}/blobs/{digest}", self.root, command, request, timeout_s)
+        return self._ask(((command, request),), timeout_s)[0]
+
+    def calls_once(self, *calls: Call, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+        """Like `calls`, without another try when the link drops."""
+        return self._ask(calls, timeout_s)
 
     def retrying(self, attempt: Callable[[], T]) -> T:
         """Runs `attempt` again while the device is out of reach, for as long as the patience lasts."""
@@ -109,22 +128,40 @@ class AgentClient:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _prepare(self) -> str:
+    def _ask(self, calls: Sequence[Call], timeout_s: float) -> list[dict[str, Any]]:
+        if self._root is None:
+            return self._first(calls, timeout_s)
+        try:
+            return self._run(_agent(self._root), self._root, calls, timeout_s)
+        except _AgentGoneError:  # somebody emptied the cache on the device: put the agent there again
+            self._root = None
+            return self._first(calls, timeout_s)
+
+    def _first(self, calls: Sequence[Call], timeout_s: float) -> list[dict[str, Any]]:
+        """The first call of a session finds the folder, and puts the agent there if it is missing."""
+        argv = ("sh", "-c", FIRST, "sh", self._wanted_root or "", bundle.agent()[1], self._python)
+        done = self.transport.run(argv, stdin=_request(calls), timeout_s=timeout_s)
+        state, _, rest = done.stdout.partition(b"\n")
+        place, _, answer = rest.partition(b"\n")
+        if state not in (b"there", b"absent"):
+            raise self._no_ground(done) if done.code else self._no_answer(calls, done)
+        root = place.decode(errors="surrogateescape")
+        if state == b"there":
+            self._root = root
+            return self._answers(calls, Completed(done.code, answer, done.stderr))
+        self._install(root)
+        self._root = root
+        return self._run(_agent(root), root, calls, timeout_s)
+
+    def _install(self, root: str) -> None:
         content, digest = bundle.agent()
-        argv = ("sh", "-c", PREPARE, "sh", self._wanted_root or "", digest, self._python)
-        done = self.transport.run(argv)
-        if done.code:
-            raise self._no_ground(done)
-        state, _, root = done.stdout.decode(errors="surrogateescape").rstrip("\n").partition("\n")
-        if state != "there":
-            part = f"{root}/blobs/{digest}.part"
-            with TemporaryDirectory() as folder:
-                source = Path(folder) / digest
-                source.write_bytes(content)
-                self.transport.put(source, part)
-            # The new agent verifies itself: cut short, it is no zip file and does not run at all.
-            self._call(part, root, "commit", {"digest": digest}, 60.0)
-        return root
+        part = f"{root}/agents/{digest}.{secrets.token_hex(4)}.part"  # two sessions may come at once
+        with TemporaryDirectory() as folder:
+            source = Path(folder) / digest
+            source.write_bytes(content)
+            self.transport.put(source, part)
+        # The new agent verifies itself: cut short, it is no zip file and does not run at all.
+        self._run(part, root, (("unpack", {"digest": digest}),), 60.0)
 
     def _no_ground(self, done: Completed) -> DeviceError:
         words = done.stderr.decode(errors="replace").strip()
@@ -133,8 +170,8 @@ class AgentClient:
             return StorageError(
                 f"edgeq's folder cannot be made on the device: {words}", where=self.transport.where, hint=hint
             )
-        if done.code == NO_PYTHON:
-            hint = "the device needs Python 3.8 or later, no packages; `edgeq devices add --python` names another"
+        if done.code == bundle.NO_PYTHON:
+            hint = "it needs Python 3.8 or later, no packages; `edgeq devices add --python` names another"
             return RunError(
                 f"{self._python} is missing on the device or older than 3.8: {words}",
                 where=self.transport.where,
@@ -147,32 +184,37 @@ class AgentClient:
             hint=hint,
         )
 
-    def _call(
-        self, program: str, root: str, command: str, request: dict[str, Any], timeout_s: float
-    ) -> dict[str, Any]:
-        argv = (self._python, program, root, command)
-        done = self.transport.run(argv, stdin=json.dumps(request).encode(), timeout_s=timeout_s)
+    def _run(self, agent: str, root: str, calls: Sequence[Call], timeout_s: float) -> list[dict[str, Any]]:
+        argv = (self._python, agent, root, "call")
+        return self._answers(calls, self.transport.run(argv, stdin=_request(calls), timeout_s=timeout_s))
+
+    def _answers(self, calls: Sequence[Call], done: Completed) -> list[dict[str, Any]]:
+        if done.code == bundle.NO_PYTHON:
+            raise self._no_ground(done)
+        if done.code:
+            raise self._no_answer(calls, done)
         try:
-            answer = json.loads(done.stdout)
+            told = json.loads(done.stdout)
         except ValueError:
-            raise self._no_answer(command, done) from None
-        self._check_protocol(answer)
-        refused = answer.get("refused")
+            raise self._no_answer(calls, done) from None
+        self._check_protocol(told)
+        refused = told.get("refused")
         if refused:
             kind = REFUSALS.get(refused["kind"], RunError)
             raise kind(refused["message"], where=self.transport.where, hint=refused["hint"])
-        found: dict[str, Any] = answer["answer"]
+        found: list[dict[str, Any]] = told["answers"]
         return found
 
-    def _no_answer(self, command: str, done: Completed) -> RunError:
+    def _no_answer(self, calls: Sequence[Call], done: Completed) -> RunError:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [""]
         kind = _AgentGoneError if "can't open file" in lines[-1] else RunError
         hint = "try again; if it stays, `edgeq devices check` tells more"
         if done.code == 0:
             lines = [f"{done.stdout[:60]!r} came instead of an answer"]
             hint = "the device's shell must print nothing when it is not interactive (.bashrc, .profile)"
+        asked = ", ".join(name for name, _ in calls)
         return kind(
-            f"the agent failed at {command} (exit code {done.code}): {lines[-1]}",
+            f"the agent failed at {asked} (exit code {done.code}): {lines[-1]}",
             where=self.transport.where,
             hint=hint,
         )
@@ -185,3 +227,11 @@ class AgentClient:
                 where=self.transport.where,
                 hint="run it again with the edgeq that started it, or start a new run",
             )
+
+
+def _agent(root: str) -> str:
+    return f"{root}/agents/{bundle.agent()[1]}/__main__.py"
+
+
+def _request(calls: Sequence[Call]) -> bytes:
+    return json.dumps({"calls": calls}).encode()

@@ -9,14 +9,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from edgeq.errors import EdgeqError, RunError, StorageError, UsageError
 from edgeq.runners import store
-from edgeq.runners.client import PATIENCE_S, AgentClient
+from edgeq.runners.client import PATIENCE_S, AgentClient, Call
 from edgeq.runners.codec import CodecError, from_json, to_json
 from edgeq.runners.trace import PROTOCOL, Facts, Job, Status, Trace
 from edgeq.runners.transport import Progress, Transport
@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 POLL_S = 1.0
 POLLS_PER_CHECK = 5
+PATIENT_START_S = 3.0
+"""So long the agent waits for the end of a job that measures nothing; each poll is a round trip."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -48,6 +50,16 @@ class RunProgress:
 def new_job_id() -> str:
     """A job id that no other job has, sortable by time."""
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+
+
+@dataclass
+class _Leased:
+    """What a session knows while the device is its own, and what it sends when it gives it back."""
+
+    facts: Facts
+    blobs: set[str]
+    forgotten: list[str] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Session:
@@ -75,6 +87,7 @@ class Session:
         self._client = AgentClient(transport, root, python, patience_s)
         self._owner = owner
         self._token = secrets.token_hex(16)
+        self._leased: _Leased | None = None
 
     @property
     def where(self) -> str:
@@ -87,7 +100,9 @@ class Session:
         return self._client.root
 
     def probe(self) -> Facts:
-        """What the device is."""
+        """What the device is; under a lease, what it was when that began."""
+        if self._leased:
+            return self._leased.facts
         return self._decode(Facts, self._client.call("probe"))
 
     @contextlib.contextmanager
@@ -97,25 +112,35 @@ class Session:
         Raises:
             LeaseError: somebody else holds it, or a run of theirs is still going on; the message names them.
         """
-        self._take_lease(minutes, new=True)
+        leased = self._leased = self._take_lease(minutes)
         stop = threading.Event()
         thread = threading.Thread(target=self._keep_lease, args=(minutes, stop), daemon=True)
         thread.start()
+        whole = False
         try:
             yield
+            whole = True
         finally:
             stop.set()
             thread.join(timeout=5.0)
-            with contextlib.suppress(EdgeqError):  # out of reach: it expires by itself
-                self._client.call_once("release-lease", token=self._token)
+            self._leased = None
+            self._give_back(leased, whole=whole)
 
     def missing(self, digests: Iterable[str]) -> set[str]:
-        """Which of these blobs are not on the device."""
-        return store.missing(self._client, digests)
+        """Which of these blobs are not on the device. Under a lease the device is asked no more."""
+        return set(digests) - self._leased.blobs if self._leased else store.missing(self._client, digests)
 
     def upload(self, path: Path, progress: Progress | None = None) -> str:
-        """Brings a file to the device unless it is there; returns its SHA-256. See store.upload."""
-        return store.upload(self._client, path, progress)
+        """Brings a file to the device unless it is there; returns its SHA-256."""
+        digest = store.file_digest(path)
+        self.upload_all({digest: path}, lambda _: progress)
+        return digest
+
+    def upload_all(self, files: Mapping[str, Path], watch: store.Watch) -> None:
+        """Brings files, each under its SHA-256, to the device unless they are there. See store.upload."""
+        store.upload(self._client, files, watch)
+        if self._leased:
+            self._leased.blobs.update(files)
 
     def run(self, job: Job, progress: Callable[[RunProgress], None] | None = None) -> Trace:
         """Runs a job under the lease and waits for its end. Ctrl-C stops it on the device.
@@ -126,8 +151,8 @@ class Session:
             LeaseError: this session does not hold the lease.
         """
         try:
-            self.start(job)
-            return self._wait(job.id, progress)
+            trace = self._start(job, wait_s=0.0 if job.timing else PATIENT_START_S)
+            return trace or self._wait(job.id, progress)
         except KeyboardInterrupt:
             with contextlib.suppress(EdgeqError):
                 self._client.call_once("stop", job=job.id)
@@ -135,8 +160,7 @@ class Session:
 
     def start(self, job: Job) -> None:
         """Starts a job and leaves it: `collect` fetches its trace, also from another session or day."""
-        self._check_name(job.id)
-        self._client.call("start", job=to_json(job), owner=self._owner, token=self._token)
+        self._start(job, wait_s=0.0)
 
     def collect(self, job_id: str, progress: Callable[[RunProgress], None] | None = None) -> Trace:
         """The trace of a job that runs or has ended on the device; waits for its end."""
@@ -148,9 +172,12 @@ class Session:
         self._client.call("stop", job=job_id)
 
     def forget(self, job_id: str) -> None:
-        """Removes what a job has left on the device; otherwise a later lease sweeps it after a week."""
+        """Removes what a job has left on the device, under a lease at its end; else swept after a week."""
         self._check_name(job_id)
-        self._client.call("forget", job=job_id)
+        if self._leased:
+            self._leased.forgotten.append(job_id)
+        else:
+            self._client.call("forget", job=job_id)
 
     def blob(self, job_id: str, digest: str) -> bytes:
         """One output file of a job (OutputBlob.blob), verified."""
@@ -163,9 +190,13 @@ class Session:
             return target.read_bytes()
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
-        """Keeps a small JSON on the device under a name (what is deployed there)."""
+        """Keeps a small JSON on the device (what is deployed there), under a lease at its end."""
         self._check_name(name)
-        self._client.call("write-record", name=name, record=dict(record))
+        request = {"name": name, "record": dict(record)}
+        if self._leased:
+            self._leased.records.append(request)
+        else:
+            self._client.calls(("write-record", request))
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The records on the device, by name."""
@@ -176,14 +207,36 @@ class Session:
         """Closes the transport."""
         self._transport.close()
 
-    def _take_lease(self, minutes: float, *, new: bool) -> None:
-        ask = self._client.call if new else self._client.call_once
-        ask("take-lease", owner=self._owner, token=self._token, seconds=minutes * 60, new=new)
+    def _take_lease(self, minutes: float) -> _Leased:
+        _, facts, blobs = self._client.calls(
+            ("take-lease", self._wish(minutes, new=True)), ("probe", {}), ("blobs", {})
+        )
+        return _Leased(self._decode(Facts, facts), set(blobs["have"]))
+
+    def _wish(self, minutes: float, *, new: bool) -> dict[str, Any]:
+        return {"owner": self._owner, "token": self._token, "seconds": minutes * 60, "new": new}
+
+    def _give_back(self, leased: _Leased, *, whole: bool) -> None:
+        """One call for all that ends a lease; out of reach, a lease expires and runs are swept."""
+        calls: list[Call] = [("forget", {"job": job}) for job in leased.forgotten]
+        calls.append(("release-lease", {"token": self._token}))
+        if whole and leased.records:
+            self._client.calls(*calls, *(("write-record", record) for record in leased.records))
+            return
+        with contextlib.suppress(EdgeqError):
+            self._client.calls_once(*calls)
+
+    def _start(self, job: Job, *, wait_s: float) -> Trace | None:
+        """The trace of a job that ends within `wait_s`, for which the agent itself waits."""
+        self._check_name(job.id)
+        request = {"job": to_json(job), "owner": self._owner, "token": self._token, "wait_s": wait_s}
+        found = self._client.call("start", **request)
+        return self._trace(job.id, found["trace"]) if "trace" in found else None
 
     def _keep_lease(self, minutes: float, stop: threading.Event) -> None:
         while not stop.wait(minutes * 20):
             with contextlib.suppress(EdgeqError):  # the next use of the lease tells what became of it
-                self._take_lease(minutes, new=False)
+                self._client.call_once("take-lease", **self._wish(minutes, new=False))
 
     def _wait(self, job_id: str, progress: Callable[[RunProgress], None] | None) -> Trace:
         time.sleep(POLL_S / 2)
@@ -223,7 +276,9 @@ class Session:
             target = Path(folder) / name
             source = f"{self.root}/runs/{job_id}/{name}"
             self._client.retrying(lambda: self._transport.get(source, target))
-            data = json.loads(target.read_bytes())
+            return self._trace(job_id, json.loads(target.read_bytes()))
+
+    def _trace(self, job_id: str, data: Any) -> Trace:
         if data.get("protocol") != PROTOCOL:
             message = (
                 f"job {job_id} was run by another edgeq (protocol {data.get('protocol')}, not {PROTOCOL})"

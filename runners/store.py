@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from edgeq.errors import StorageError, UsageError
 from edgeq.runners.client import AgentClient, DamagedError
 from edgeq.runners.transport import Progress
+
+Watch = Callable[[Path], Progress | None]
+"""Called with a file when its turn comes; what it returns is told the file's progress."""
 
 
 def file_digest(path: Path) -> str:
@@ -26,39 +29,52 @@ def missing(client: AgentClient, digests: Iterable[str]) -> set[str]:
     return wanted - set(client.call("stat", digests=sorted(wanted))["have"])
 
 
-def upload(client: AgentClient, path: Path, progress: Progress | None = None) -> str:
-    """Brings a file to the device unless it is there; returns its digest.
+def upload(client: AgentClient, files: Mapping[str, Path], watch: Watch) -> None:
+    """Brings files to the device that are not there; they are verified together, after the last has arrived.
+
+    Args:
+        files: digest → file.
 
     Raises:
-        StorageError: no room, no permission, or it arrived damaged twice. Nothing half-written stays
+        StorageError: no room, no permission, or one arrived damaged twice. Nothing half-written stays
             that a later upload would trip over.
     """
-    digest = file_digest(path)
-    try:
-        client.retrying(lambda: _transfer(client, path, digest, progress))
-    except DamagedError:  # for instance a .part that a full disk or a power cut had left with holes
-        client.retrying(lambda: _transfer(client, path, digest, progress))
-    return digest
+    for left in reversed(range(len(files) + 1)):
+        try:
+            client.retrying(lambda: _transfer(client, files, watch))
+            return
+        except DamagedError:  # for instance a .part that a power cut had left with holes; it is gone now
+            if not left:
+                raise
 
 
-def _transfer(client: AgentClient, path: Path, digest: str, progress: Progress | None) -> None:
-    found = client.call_once("stat", digests=[digest])
-    size = path.stat().st_size
-    if digest in found["have"]:
-        if progress:
-            progress(size, size)
-        return
-    offset = found["parts"].get(digest, 0)
-    if offset > size:
-        client.call_once("discard", digest=digest)
-        offset = 0
-    _check_room(client, path, size - offset, found["free_bytes"])
+def _transfer(client: AgentClient, files: Mapping[str, Path], watch: Watch) -> None:
+    found = client.call_once("stat", digests=sorted(files))
+    free = found["free_bytes"]
+    offsets = {digest: found["parts"].get(digest, 0) for digest in files if digest not in found["have"]}
+    for digest, offset in offsets.items():
+        size = files[digest].stat().st_size
+        if offset > size:
+            client.call_once("discard", digest=digest)
+            offsets[digest] = 0
+        needed = size - offsets[digest]
+        _check_room(client, files[digest], needed, free)
+        free = None if free is None else free - needed
+    for digest, path in files.items():
+        if digest in offsets:
+            _put(client, digest, path, offsets[digest], watch(path))
+        elif progress := watch(path):
+            progress(path.stat().st_size, path.stat().st_size)
+    if offsets:
+        client.calls_once(*(("commit", {"digest": digest}) for digest in offsets), timeout_s=600.0)
+
+
+def _put(client: AgentClient, digest: str, path: Path, offset: int, progress: Progress | None) -> None:
     try:
         client.transport.put(path, f"{client.root}/blobs/{digest}.part", offset=offset, progress=progress)
     except StorageError:
         client.call_once("discard", digest=digest)  # a full disk is no place to leave it
         raise
-    client.call_once("commit", digest=digest, timeout_s=600.0)
 
 
 def _check_room(client: AgentClient, path: Path, needed: int, free: int | None) -> None:

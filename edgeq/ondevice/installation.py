@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgeq.artifact import Artifact, ModelFile
 from edgeq.devices.check import Finding, Needs, Severity, check
@@ -92,13 +93,15 @@ def absent(session: Session, blobs: Sequence[Blob]) -> list[Blob]:
 
 def upload(session: Session, blobs: Sequence[Blob], progress: Progress) -> int:
     """Uploads files, one stage each; returns their size in bytes."""
-    total = 0
-    for blob in blobs:
-        size = blob.path.stat().st_size
-        progress.stage(f"send {blob.path.name}", size)
-        session.upload(blob.path, _steps(progress))
-        total += size
-    return total
+    if not blobs:
+        return 0
+
+    def watch(path: Path) -> Callable[[int, int], None]:
+        progress.stage(f"send {path.name}", path.stat().st_size)
+        return _steps(progress)
+
+    session.upload_all({blob.sha256: blob.path for blob in blobs}, watch)
+    return sum(blob.path.stat().st_size for blob in blobs)
 
 
 def _steps(progress: Progress) -> Callable[[int, int], None]:

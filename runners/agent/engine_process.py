@@ -21,9 +21,7 @@ class Child:
 
     def __init__(self, variant: Mapping[str, Any], log: str) -> None:
         self._log = log
-        isolated = (
-            ["-S", "-E"] if variant["library"] else []
-        )  # a wheel needs site-packages, a library does not
+        isolated = ["-S", "-E"] if variant["library"] else []  # a wheel needs site-packages
         command = [sys.executable, *isolated, sys.argv[0], "engine"]
         with open(log, "ab") as errors:
             self._process = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from .files import read_number, read_text
 
 WHEELS = ("ai-edge-litert", "tflite-runtime", "onnxruntime", "numpy")
+INSTALLED = re.compile(r"([\w.]+)-([^-]+)(?:-.*)?\.(?:dist|egg)-info")
 ARM_PARTS = {  # MIDR implementer 0x41, part number → core (Arm's technical reference manuals)
     "0xd03": "Cortex-A53",
     "0xd05": "Cortex-A55",
@@ -160,14 +161,13 @@ def _memory() -> Optional[int]:
 
 
 def _wheels() -> Dict[str, str]:
-    from importlib import metadata
-
-    found = {}
-    for name in WHEELS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    """Versions of the wheels we know, told by their folders' names: importlib.metadata is far slower."""
+    found: Dict[str, str] = {}
+    for folder in reversed(sys.path):  # the first that Python would import counts
+        for match in map(INSTALLED.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ()):
+            name = match and re.sub("[._]", "-", match.group(1)).lower()
+            if match and name in WHEELS:
+                found[name] = match.group(2)
     return found
 
 

@@ -25,6 +25,7 @@ class Root:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.agents = os.path.join(path, "agents")
         self.blobs = os.path.join(path, "blobs")
         self.runs = os.path.join(path, "runs")
         self.records = os.path.join(path, "records")

@@ -1,7 +1,7 @@
-"""The agent's commands. `python3 agent.pyz ROOT COMMAND` reads one JSON object and answers with one.
+"""The agent's commands. `python3 AGENT ROOT call` reads a JSON object with a list of them, answers with one.
 
 Two more are for the agent itself: `engine` (child.py) and `supervise FOLDER` (run.py).
-Python compiles what a zip file holds at every start, so each command imports no more than it needs.
+A start costs most on a small device: many commands go into one, and each imports no more than it needs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -34,18 +35,54 @@ def probe(root: Root, _: Json) -> Json:
     return dict(facts.probe(root.path), power_sources=power.describe(facts.sysfs()))
 
 
+def unpack(root: Root, request: Json) -> Json:
+    """Verifies the zip file that is running and puts its contents where Python keeps them compiled."""
+    import zipfile
+
+    with open(sys.argv[0], "rb") as file:
+        if hashlib.sha256(file.read()).hexdigest() != request["digest"]:
+            raise Refused("damaged", "the agent arrived damaged", "try again")
+    place = os.path.join(root.agents, request["digest"])
+    made = "%s.%d.part" % (place, os.getpid())
+    try:
+        with storage_errors(), zipfile.ZipFile(sys.argv[0]) as bundle:
+            for name in bundle.namelist():
+                os.makedirs(os.path.dirname(os.path.join(made, name)), exist_ok=True)
+                with open(os.path.join(made, name), "wb") as file:
+                    file.write(bundle.read(name))
+                    file.flush()
+                    os.fsync(file.fileno())  # its folder's name will vouch for it, after a power cut as well
+        with contextlib.suppress(OSError):  # another session was faster, with the same bytes
+            os.rename(made, place)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.remove(sys.argv[0])
+    return {}
+
+
+def blobs(root: Root, _: Json) -> Json:
+    """Every blob that is there."""
+    return {"have": [name for name in os.listdir(root.blobs) if not name.endswith(".part")]}
+
+
 def stat(root: Root, request: Json) -> Json:
     """Which blobs are there, how much of the others has arrived, and how much room is left."""
     have: List[str] = []
     parts: Dict[str, int] = {}
     for digest in request["digests"]:
         if os.path.exists(root.blob(digest)):
-            with contextlib.suppress(OSError):
-                os.utime(root.blob(digest))  # in use: the sweep leaves it
+            _touch(root, digest)
             have.append(digest)
         elif os.path.exists(root.blob(digest) + ".part"):
             parts[digest] = os.path.getsize(root.blob(digest) + ".part")
     return {"have": have, "parts": parts, "free_bytes": facts.free_disk(root.path)}
+
+
+def _touch(root: Root, digest: str) -> None:
+    """Marks a blob as in use: the sweep leaves it."""
+    with contextlib.suppress(OSError):
+        os.utime(root.blob(digest))
 
 
 def commit(root: Root, request: Json) -> Json:
@@ -92,7 +129,10 @@ def release_lease(root: Root, request: Json) -> Json:
 
 
 def start(root: Root, request: Json) -> Json:
-    """Starts a run, detached; asked twice with the same job it starts once."""
+    """Starts a run, detached; asked twice with the same job it starts once.
+
+    Waits up to `wait_s` for its end, asleep, and answers with the trace of a run that is done by then.
+    """
     from .run import State
 
     job = request["job"]
@@ -106,18 +146,25 @@ def start(root: Root, request: Json) -> Json:
         write_json(os.path.join(folder, "job.json"), job)
         State(folder).tell("starting", 0, 0)
         log = open(os.path.join(folder, "agent.log"), "ab")  # noqa: SIM115
-    command = [sys.executable, sys.argv[0], root.path, "supervise", folder]
+    for variant in job["variants"]:
+        for digest in (variant["model"], variant["library"], *(feed["blob"] for feed in variant["feeds"])):
+            _touch(root, digest)
+    ended, alive = os.pipe()  # the run holds the other end for as long as it lives
     process = subprocess.Popen(
-        command,
+        [sys.executable, sys.argv[0], root.path, "supervise", folder],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        pass_fds=[handle],
+        pass_fds=[handle, alive],
         start_new_session=True,
         cwd=root.path,
     )
     lease.describe_run(handle, job["id"], request["owner"], request["token"], process.pid)
-    return {}
+    os.close(handle)
+    os.close(alive)
+    select.select([ended], [], [], request["wait_s"])
+    done = (read_json(os.path.join(folder, "state.json")) or {}).get("state") == "done"
+    return {"trace": read_json(os.path.join(folder, "trace.json"))} if done else {}
 
 
 def _run_lock(root: Root) -> int:
@@ -182,11 +229,11 @@ def records(root: Root, _: Json) -> Json:
 
 
 def sweep(root: Root) -> None:
-    """Removes runs and blobs that have not been touched for a week, and half-made files of dead processes."""
-    oldest = time.time() - KEEP_S
-    for path in (*_by_age(root.runs)[:-KEEP_RUNS], *_by_age(root.blobs)):
+    """Removes what has not been touched for a week: runs, blobs, agents, what dead processes half made."""
+    oldest, own = time.time() - KEEP_S, os.path.dirname(os.path.abspath(sys.argv[0]))
+    for path in (*_by_age(root.runs)[:-KEEP_RUNS], *_by_age(root.blobs), *_by_age(root.agents)):
         with contextlib.suppress(OSError):
-            if os.path.getmtime(path) >= oldest or path == os.path.abspath(sys.argv[0]):
+            if os.path.getmtime(path) >= oldest or path == own:
                 continue
             shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
@@ -205,7 +252,9 @@ def _log_tail(folder: str) -> str:
 
 
 COMMANDS: Dict[str, Callable[[Root, Json], Json]] = {
+    "unpack": unpack,
     "probe": probe,
+    "blobs": blobs,
     "stat": stat,
     "commit": commit,
     "discard": discard,
@@ -221,20 +270,21 @@ COMMANDS: Dict[str, Callable[[Root, Json], Json]] = {
 
 
 def main() -> int:
-    """Runs the command of the argument list; the exit code is 0 whenever there is an answer."""
+    """Runs commands up to the first refusal; the exit code is 0 whenever there is an answer."""
     if sys.argv[1] == "engine":
         from .child import serve
 
         return serve()
-    root, command = Root(sys.argv[1]), sys.argv[2]
-    if command == "supervise":
+    root = Root(sys.argv[1])
+    if sys.argv[2] == "supervise":
         from .run import supervise
 
         return supervise(root, sys.argv[3])
-    request = json.load(sys.stdin)
+    told: Json = {"protocol": PROTOCOL, "answers": []}
     try:
-        answer: Json = {"answer": COMMANDS[command](root, request)}
+        for command, request in json.load(sys.stdin)["calls"]:
+            told["answers"].append(COMMANDS[command](root, request))
     except Refused as refusal:
-        answer = {"refused": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}}
-    json.dump(dict(answer, protocol=PROTOCOL), sys.stdout)
+        told["refused"] = {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}
+    json.dump(told, sys.stdout)
     return 0

@@ -211,7 +211,7 @@ def test_two_users_at_one_board(shaken: Board, session: Session) -> None:
     other = session_of(shaken, "lab")
     with session.lease(), pytest.raises(LeaseError, match="leased by edge@desk"), other.lease():
         pass
-    other._take_lease(0.1, new=True)  # its holder dies at once
+    other._take_lease(0.1)  # its holder dies at once
     with pytest.raises(LeaseError, match="leased by lab@desk"), session.lease():
         pass
     time.sleep(7.0)

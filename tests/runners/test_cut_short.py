@@ -154,7 +154,7 @@ def test_users_of_one_device_share_its_lease(users: Callable[[str, int], Session
 
 def test_a_dead_users_lease_needs_no_clearing_away(users: Callable[[str, int], Session]) -> None:
     ann, bob = users("ann", 40001), users("bob", 40002)
-    ann._take_lease(1.0, new=True)
+    ann._take_lease(1.0)
     lease = Path(ann.root).parents[2] / "leases" / "lease-40001"
     held = json.loads(lease.read_text())
     lease.write_text(json.dumps(dict(held, boot="another")))  # as after a reboot

@@ -295,7 +295,7 @@ def test_one_of_many_gets_the_lease(tmp_path: Path) -> None:
 def test_a_dead_holders_lease_expires(local: Session, tmp_path: Path) -> None:
     dead = Session(LocalTransport(), owner="bob@desk", root=str(tmp_path / "device"))
     local.probe()
-    dead._take_lease(0.1, new=True)
+    dead._take_lease(0.1)
     with pytest.raises(LeaseError, match="bob@desk"), local.lease():
         pass
     time.sleep(6.1)
