@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgeq.errors import StorageError, UnreachableError, UsageError
 from edgeq.runners import store
 from edgeq.runners.local import LocalTransport
 from edgeq.runners.session import Session
+from edgeq.runners.transport import Completed
 
 CONTENT = np.random.default_rng(3).integers(0, 256, 12_000_000, dtype=np.uint8).tobytes()
 
@@ -169,3 +171,53 @@ def test_the_device_chooses_its_folder(tmp_path: Path) -> None:
     assert Session(LocalTransport(home), owner="a").root == str(tmp_path / "home" / ".cache" / "edgeq")
     named = {"HOME": str(tmp_path), "EDGEQ_HOME": str(tmp_path / "na med")}
     assert Session(LocalTransport(named), owner="a").root == str(tmp_path / "na med")
+
+
+def test_several_files_are_verified_together_and_the_damaged_ones_sent_again(
+    session: Session, tmp_path: Path
+) -> None:
+    session.probe()
+    files: dict[str, Path] = {}
+    for index in range(4):
+        path = tmp_path / f"file-{index}"
+        path.write_bytes(CONTENT[index * 1000 : (index + 1) * 1000])
+        files[store.file_digest(path)] = path
+    spoilt = list(files)[:2]
+    for digest in spoilt:
+        blob(tmp_path, digest + ".part").write_bytes(b"other bytes")
+    seen: list[Path] = []
+    session.upload_all(files, seen.append)
+    assert set(seen) == set(files.values())
+    for digest, path in files.items():
+        assert blob(tmp_path, digest).read_bytes() == path.read_bytes()
+    assert not list((tmp_path / "device" / "blobs").glob("*.part"))
+
+
+class Counted(LocalTransport):
+    """Counts what is run on the device."""
+
+    runs = 0
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
+        """See Transport."""
+        self.runs += 1
+        return super().run(argv, stdin=stdin, timeout_s=timeout_s)
+
+
+def test_under_a_lease_the_device_is_asked_little(source: Path, tmp_path: Path) -> None:
+    root = str(tmp_path / "device")
+    digest = Session(LocalTransport(), owner="a", root=root).upload(source)
+    transport = Counted()
+    session = Session(transport, owner="a", root=root)
+    with session.lease():
+        assert session.probe().cpu_count == os.cpu_count()
+        assert session.missing([digest, "0" * 64]) == {"0" * 64}
+        session.write_record("model", {"digest": digest})
+    assert transport.runs == 2
+    assert session.records() == {"model": {"digest": digest}}
+    with contextlib.suppress(ZeroDivisionError), session.lease():
+        session.write_record("model", {})
+        raise ZeroDivisionError
+    assert session.records() == {"model": {"digest": digest}}
+    with Session(LocalTransport(), owner="b", root=root).lease():
+        pass
