@@ -19,6 +19,8 @@ _LATE = (
     2 * _UNIFORM
 )  # a delay errs to one side only: a uniform error around 0 must be twice as wide to cover it
 
+_SHIFTS = np.linspace(-2.0, 1.0, 13)  # of a reading's age: where the most energy near an end is looked for
+
 
 @dataclass(frozen=True)
 class WindowEnergy:
@@ -52,8 +54,8 @@ def _from_counter(
     """Difference of the unwrapped counter between the ends, which fall between two readings each.
 
     A counter's reading is exact but old by up to its update interval, or by the gap between two readings
-    where that is longer: at each end the energy is uncertain by that age × the power there, and by one of
-    the counter's steps.
+    where that is longer: at each end the energy is uncertain by the most that flowed in such a time nearby
+    (a mean would hide a spike right at the end), and by one of the counter's steps.
     """
     steps = np.diff(values)
     inside = (times[1:] > start) & (times[:-1] < end)
@@ -63,9 +65,10 @@ def _from_counter(
     unwrapped = np.concatenate(([0.0], np.cumsum(rises)))
     joules = float(np.interp(end, times, unwrapped) - np.interp(start, times, unwrapped))
     ages = np.maximum(_edge_gaps(times, start, end), _update_interval_s(series, times, values))
-    around = np.outer((start, end), (1, 1)) + np.outer(ages, (-2, 2))
-    watts = np.diff(np.interp(around, times, unwrapped), axis=1)[:, 0] / (4 * ages)
-    edges = float(np.linalg.norm(ages * watts)) * _LATE
+    moments = np.add.outer((start, end), np.zeros(_SHIFTS.size)) + np.outer(ages, _SHIFTS)
+    later = np.interp(moments + ages[:, np.newaxis], times, unwrapped)
+    most = (later - np.interp(moments, times, unwrapped)).max(axis=1)
+    edges = float(np.linalg.norm(most)) * _LATE
     return WindowEnergy(joules, float(np.hypot(edges, series.resolution * 2**0.5 * _UNIFORM)), end - start)
 
 

@@ -229,13 +229,23 @@ def records(root: Root, _: Json) -> Json:
 
 
 def sweep(root: Root) -> None:
-    """Removes what has not been touched for a week: runs, blobs, agents, what dead processes half made."""
+    """Removes what has not been touched for a week (runs, blobs, agents), and what dead runs half wrote."""
+    for part in _half_written(root):
+        with contextlib.suppress(OSError):
+            os.remove(part)
     oldest, own = time.time() - KEEP_S, os.path.dirname(os.path.abspath(sys.argv[0]))
     for path in (*_by_age(root.runs)[:-KEEP_RUNS], *_by_age(root.blobs), *_by_age(root.agents)):
         with contextlib.suppress(OSError):
             if os.path.getmtime(path) >= oldest or path == own:
                 continue
             shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def _half_written(root: Root) -> List[str]:
+    """Files in the folders of runs whose process is gone, after a power cut above all."""
+    living = root.run((lease.own_run(root) or {}).get("job", ""))
+    folders = [folder for folder in _by_age(root.runs) if os.path.isdir(folder) and folder != living]
+    return [os.path.join(f, name) for f in folders for name in os.listdir(f) if name.endswith(".part")]
 
 
 def _by_age(folder: str) -> List[str]:

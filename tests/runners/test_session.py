@@ -303,6 +303,15 @@ def test_a_dead_holders_lease_expires(local: Session, tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_dead_run_half_wrote_is_cleared_away(local: Session, tmp_path: Path) -> None:
+    half = tmp_path / "device" / "runs" / "261122-101010-dead" / "state.json.633.part"
+    half.parent.mkdir(parents=True)
+    half.write_text("{")
+    (half.parent / "state.json").write_text('{"state": "running"}')
+    with local.lease():
+        assert [path.name for path in half.parent.iterdir()] == ["state.json"]
+
+
 def test_a_lease_is_renewed_while_it_is_held(local: Session, tmp_path: Path) -> None:
     other = Session(LocalTransport(), owner="bob@desk", root=str(tmp_path / "device"))
     with local.lease(minutes=0.1):
