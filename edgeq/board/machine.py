@@ -123,12 +123,17 @@ class Machine:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a process is gone, its sockets and files included: dead to the last or gone from the table."""
+    """Whether a process is gone, its sockets and files included.
+
+    A thread that is still dying holds them for all. Only the first one can stay in the table after death,
+    where nobody collects orphans.
+    """
     try:
+        threads = os.listdir(f"/proc/{pid}/task")
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return True
-    return state in "ZX"
+    return len(threads) == 1 and state in "ZX"
 
 
 def version() -> str:

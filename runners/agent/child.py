@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Union
 
 from . import engines
 from .feeds import Feed
-from .files import read_text
+from .files import publish, read_text
 from .perf import Counter, NoCounter
 
 Reply = Dict[str, Any]
@@ -100,7 +100,7 @@ class Worker:
                 file.close()
         found = []
         for path, digest, shape, tensor in zip(paths, hashes, shapes, self._engine.outputs):
-            os.replace(path, os.path.join(os.path.dirname(path), digest.hexdigest()))
+            publish(path, os.path.join(os.path.dirname(path), digest.hexdigest()))
             found.append(
                 {
                     "name": tensor.name,

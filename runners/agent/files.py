@@ -53,16 +53,33 @@ def storage_errors() -> Iterator[None]:
         raise
 
 
+def publish(part: str, path: str) -> None:
+    """Gives a finished file its name, so that both are still there after a power cut."""
+    settle(part)
+    os.replace(part, path)
+    with contextlib.suppress(OSError):  # some file systems cannot settle a folder
+        settle(os.path.dirname(path))
+
+
+def settle(path: str) -> None:
+    """Waits until what a file or folder holds is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_json(path: str, value: Any, durable: bool = False) -> None:
     """Writes a JSON file that appears whole or not at all; a `durable` one survives a power cut."""
     part = "%s.%d.part" % (path, os.getpid())
     try:
         with open(part, "w", encoding="utf-8") as file:
             json.dump(value, file)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(part, path)
+        if durable:
+            publish(part, path)
+        else:
+            os.replace(part, path)
     except OSError:
         with contextlib.suppress(OSError):
             os.remove(part)

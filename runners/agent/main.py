@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, Dict, List
 
 from . import facts, lease
-from .files import PROTOCOL, Refused, Root, read_json, read_text, storage_errors, write_json
+from .files import PROTOCOL, Refused, Root, publish, read_json, read_text, storage_errors, write_json
 
 Json = Dict[str, Any]
 KEEP_S = 7 * 24 * 3600.0
@@ -93,7 +93,6 @@ def commit(root: Root, request: Json) -> Json:
         with open(part, "rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 found.update(block)
-            os.fsync(file.fileno())  # its name will vouch for it, after a power cut as well
     except FileNotFoundError:
         if os.path.exists(root.blob(digest)):
             return {}  # asked twice: the answer to the first was lost on the way
@@ -102,7 +101,7 @@ def commit(root: Root, request: Json) -> Json:
         os.remove(part)
         raise Refused("damaged", "the upload of %s arrived damaged" % digest[:12], "try again")
     with storage_errors():
-        os.replace(part, root.blob(digest))
+        publish(part, root.blob(digest))
     return {}
 
 

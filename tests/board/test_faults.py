@@ -268,13 +268,16 @@ def test_the_same_command_after_a_power_cut(
     monkeypatch.setattr("edgeq.profiling.COUNTING", Timing(10, 4.0, 10.0, rounds=2, warm_up=2))
 
     seen: list[str] = []
+    booted: list[Board] = []
 
     def cut() -> None:
         boards.cut_power(shaken)
         boards.boot(shaken)
+        booted.append(shaken)
 
-    with pytest.raises(EdgeqError):
+    with pytest.raises(EdgeqError) as told:
         edgeq.profile(artifact, device=shaken.name, progress=At(cut))
+    assert booted, told.value
     done = edgeq.profile(artifact, device=shaken.name, progress=At(lambda: None, seen))
     assert all(variant.status is Status.DONE for variant in done.figures.variants)
     assert done.trace.facts.machine == "aarch64"
