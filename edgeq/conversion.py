@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgeq import artifact as artifacts
 from edgeq.artifact import Artifact
 from edgeq.errors import BudgetError, UsageError
 from edgeq.figures import ConversionFigures, Format
+from edgeq.formats.input_shapes import Shapes
 from edgeq.measure.figures import RunFigures
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.dialect import Activations
@@ -70,6 +72,7 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
     max_drop: float | None = None,
     executor: str | Executor = "processes",
     measured: RunFigures | None = None,
+    input_shapes: Shapes = MappingProxyType({}),
     progress: Progress = SILENT,
 ) -> Conversion:
     """Converts a trained float model to INT8 models of one plan and verifies them by running them.
@@ -91,6 +94,8 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
         executor: where that search runs: processes, threads, dask://HOST:PORT, or any executor.
         measured: a run of this model's float and INT8 files on the target: what float32 costs there. Without
             it operations count, weighted by the device profile.
+        input_shapes: input name ("" for the only one) → its whole shape, where the model leaves dimensions
+            open; -1 in front leaves the batch open.
 
     Raises:
         ModelError: the model cannot be read or has unsupported parts.
@@ -110,6 +115,7 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
         max_drop=max_drop,
         executor=executor,
         measured=measured,
+        input_shapes=input_shapes,
     )
     conversion = carry_out(request, progress)
     with suppress(UsageError):  # a workspace that cannot be written makes no artifact worse
@@ -155,7 +161,7 @@ def _read(request: Request, watch: _Stopwatch) -> tuple[ir.Model, dict[str, int]
     from edgeq.summary import operators
 
     watch.stage("read")
-    source = read_source(request.model)
+    source = read_source(request.model, request.input_shapes)
     watch.stage("rewrite")
     graph = canonicalise(source)
     if Format.TFLITE in request.formats:

@@ -6,6 +6,7 @@ import tempfile
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edgeq import artifact as artifacts
@@ -13,6 +14,7 @@ from edgeq.artifact import Artifact
 from edgeq.conversion import carry_out
 from edgeq.errors import ModelError
 from edgeq.figures import ConversionFigures, Format, LayerFigure, MixLayerFigure
+from edgeq.formats.input_shapes import Shapes
 from edgeq.progress import SILENT, Progress
 from edgeq.request import make_request
 from edgeq.runners.codec import CodecError, from_json
@@ -69,6 +71,7 @@ def inspect(  # noqa: PLR0913  the options of the command line, all by keyword
     labels_from: str | None = None,
     executor: str | Executor = "processes",
     quick: bool = False,
+    input_shapes: Shapes = MappingProxyType({}),
     progress: Progress = SILENT,
 ) -> Inspection:
     """Tells of every layer what int8 does to it.
@@ -76,7 +79,8 @@ def inspect(  # noqa: PLR0913  the options of the command line, all by keyword
     Args:
         path: an artifact, whose own figures are shown; or a model, which is quantised for the purpose and
             not kept.
-        calibration, preprocess, recipe, target, labels_from, executor: as `edgeq.convert` takes them.
+        calibration, preprocess, recipe, target, labels_from, executor, input_shapes: as `edgeq.convert` takes
+            them.
         quick: leaves out the effect of each layer on the network's output, which takes most of the time.
 
     Raises:
@@ -97,6 +101,7 @@ def inspect(  # noqa: PLR0913  the options of the command line, all by keyword
             out=Path(folder) / "artifact",
             labels_from=labels_from,
             executor=executor,
+            input_shapes=input_shapes,
         )
         return of_figures(carry_out(replace(request, closely=True, ranked=not quick), progress).figures)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from edgeq.devices.profile import DeviceProfile, load_profile
 from edgeq.errors import UsageError
 from edgeq.figures import Format
+from edgeq.formats.input_shapes import Shapes
 from edgeq.measure.figures import RunFigures
 from edgeq.measure.ratio import float_ratio
 from edgeq.quantize.dialect import IoType, WeightGranularity
@@ -32,6 +34,7 @@ class Request:
         closely: whether each layer is looked at by itself.
         ranked: whether the effect of each layer on the network's output is measured.
         float_ratio: the time of float32 in units of int8's, where it was measured on the target.
+        input_shapes: of inputs that the model leaves open.
     """
 
     model: Path
@@ -46,6 +49,7 @@ class Request:
     closely: bool
     ranked: bool = False
     float_ratio: float | None = None
+    input_shapes: Shapes = field(default_factory=dict)
 
 
 def make_request(  # noqa: PLR0913  the options of the command line, all by keyword
@@ -63,6 +67,7 @@ def make_request(  # noqa: PLR0913  the options of the command line, all by keyw
     max_drop: float | None = None,
     executor: str | Executor = "processes",
     measured: RunFigures | None = None,
+    input_shapes: Shapes = MappingProxyType({}),
 ) -> Request:
     """Looks up what `edgeq.convert` was given; arguments as there.
 
@@ -83,6 +88,7 @@ def make_request(  # noqa: PLR0913  the options of the command line, all by keyw
         executor=executor,
         closely=wanted.rounding is Rounding.OPTIMAL,
         float_ratio=None if measured is None else float_ratio(measured),
+        input_shapes=input_shapes,
     )
 
 

@@ -10,7 +10,7 @@ import click
 from edgeq.cli.command import Command
 from edgeq.cli.console import emit, show
 from edgeq.cli.guard import Failure
-from edgeq.cli.kinds import PROFILE, RUN
+from edgeq.cli.kinds import PROFILE, RUN, SHAPE
 from edgeq.cli.progress import progress
 from edgeq.errors import BudgetError
 
@@ -25,6 +25,10 @@ _EXAMPLES = (
     (
         "edgeq convert net.onnx --calibration samples.npz",
         "The samples are what the model takes, already preprocessed.",
+    ),
+    (
+        "edgeq convert yolo.onnx --input-shape 1,3,320,320 --calibration photos/ --preprocess tf",
+        "A model of open height and width, for one size.",
     ),
     (
         "edgeq convert net.onnx --target raspberry-pi-5 --format tflite --json",
@@ -55,6 +59,14 @@ _EXAMPLES = (
 )
 @click.option(
     "--recipe", metavar="NAME|FILE.toml", help="How to quantise: fast, balanced, best, or a TOML file."
+)
+@click.option(
+    "--input-shape",
+    "input_shapes",
+    type=SHAPE,
+    multiple=True,
+    metavar="[NAME=]N,C,H,W",
+    help="The shape of an input whose size the model leaves open (-1 in front: any batch).",
 )
 @click.option("--target", type=PROFILE, help="The device profile to convert for; decides the dialect.")
 @click.option("--format", "formats", metavar="LIST", help="Comma-separated: tflite,onnx (both unless given).")
@@ -101,6 +113,7 @@ def convert(
     preprocess: str | None,
     labels_from: str | None,
     recipe: str | None,
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
     target: str | None,
     formats: str | None,
     io: str | None,
@@ -133,6 +146,7 @@ def convert(
             max_drop=max_drop,
             executor=executor,
             measured=None if measured is None else edgeq.load_run(measured).figures,
+            input_shapes=dict(input_shapes),
             progress=listener,
         )
     if as_json:

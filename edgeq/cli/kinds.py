@@ -1,4 +1,4 @@
-"""Parameter types that complete names in the shell: devices, profiles, runs."""
+"""Parameter types: names that the shell completes (devices, profiles, runs), and shapes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # older clicks cannot be
         except (EdgeqError, OSError):
             return []
         return [CompletionItem(name, help=text) for name, text in known if name.startswith(incomplete)]
+
+
+class Shape(click.ParamType):  # type: ignore[type-arg]  # older clicks cannot be subscripted
+    """NAME=1,3,224,224, or 1,3,224,224 for a model of one input: (name or "", sizes)."""
+
+    name = "shape"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """The name and the sizes."""
+        name, _, sizes = str(value).rpartition("=")
+        try:
+            return name, tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no shape like NAME=1,3,224,224", param, ctx)
 
 
 def _devices() -> Iterable[tuple[str, str]]:
@@ -68,3 +84,4 @@ DEVICES = Name("device|@group", lambda: [*_devices(), *_groups()])
 PROFILE = Name("profile", _profiles)
 RUN = Name("run", _runs)
 BOARD = Name("board", _boards)
+SHAPE = Shape()

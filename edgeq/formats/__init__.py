@@ -5,9 +5,11 @@ from __future__ import annotations
 import zipfile
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError, UnsupportedError
+from edgeq.formats.input_shapes import Shapes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -101,22 +103,23 @@ def _in_zip(path: Path) -> SourceFormat | None:
     return SourceFormat.TORCH if any(name.endswith((".pkl", "version")) for name in names) else None
 
 
-def read(path: Path) -> ir.Model:
+def read(path: Path, shapes: Shapes = MappingProxyType({})) -> ir.Model:
     """Reads a model file into the canonical float graph (docs/architecture.md).
 
     Args:
         path: .h5 or .keras (Keras), or .onnx.
+        shapes: of inputs that the file leaves open, see `input_shapes.Shapes`.
 
     Raises:
-        ModelError: the file is missing, damaged or of a kind that edgeq does not read.
+        ModelError: the file is missing, damaged, of a kind that edgeq does not read, or has open dimensions.
         UnsupportedError: it has layers or operators outside edgeq's tables, or is another framework's file.
     """
     from edgeq.graph import canonicalise
 
-    return canonicalise(read_source(path))
+    return canonicalise(read_source(path, shapes))
 
 
-def read_source(path: Path) -> ir.Model:
+def read_source(path: Path, shapes: Shapes = MappingProxyType({})) -> ir.Model:
     """Reads a model file into a float graph as it was built, before any rewrite; `read` tells the rest."""
     source = kind(path)
     if source not in _READABLE:
@@ -124,7 +127,7 @@ def read_source(path: Path) -> ir.Model:
     if source is SourceFormat.KERAS:
         from edgeq.formats import keras
 
-        return keras.read(path)
+        return keras.read(path, shapes)
     from edgeq.formats import onnx
 
-    return onnx.read(path)
+    return onnx.read(path, shapes)

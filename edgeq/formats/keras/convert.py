@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from edgeq.errors import EdgeqError, ModelError, UnsupportedError
+from edgeq.formats.input_shapes import Shapes, named, settled
 from edgeq.formats.keras.calls import Call, Reference, flatten
 from edgeq.formats.keras.config import INPUT_LAYER, Layer, Model, parse_model
 from edgeq.formats.keras.emit import WAY_OUT, Dims, Emitter, Site
@@ -22,20 +23,20 @@ _FOREIGN = (ArithmeticError, AttributeError, KeyError, IndexError, RecursionErro
 """What a damaged configuration makes of well-meant code."""
 
 
-def convert(source: Source) -> ir.Model:
+def convert(source: Source, shapes: Shapes) -> ir.Model:
     """Converts an open Keras file; errors name the file and the layer (see `formats.keras.read`)."""
     try:
-        graph: ir.Graph = _translated(lambda: _graph(source))
+        graph: ir.Graph = _translated(lambda: _graph(source, shapes))
     except EdgeqError as error:
         error.where = f"{source.path}, {error.where}" if error.where else str(source.path)
         raise
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgeq")
 
 
-def _graph(source: Source) -> ir.Graph:
+def _graph(source: Source, shapes: Shapes) -> ir.Graph:
     model = parse_model(source.config)
     _check_layers(model)
-    return _Walk(Emitter(), load_weights(source, model), source.keras_major).graph(model)
+    return _Walk(Emitter(), load_weights(source, model), source.keras_major, shapes).graph(model)
 
 
 def _translated(action: Callable[[], Any], layer: str = "") -> Any:
@@ -65,12 +66,14 @@ class _Walk:
     emitter: Emitter
     weights: Mapping[str, Weights]
     keras_major: int
+    shapes: Shapes
 
     def graph(self, model: Model) -> ir.Graph:
         """The graph of the outermost model."""
         layers = {layer.name: layer for layer in model.layers}
         names = [reference.layer for reference in model.inputs]
-        inputs = [self.emitter.value(name, _input_shape(layers[name])) for name in names]
+        given = named(self.shapes, names)
+        inputs = [self.emitter.value(name, _input_shape(layers[name], given)) for name in names]
         results = self.model(model, inputs, name="", path="")
         outputs = self._outputs(results, [reference.layer for reference in model.outputs], inputs)
         return self.emitter.graph(inputs, outputs, OPSET)
@@ -132,22 +135,20 @@ class _Walk:
         return outputs
 
 
-def _input_shape(layer: Layer) -> Dims:
+def _input_shape(layer: Layer, given: Shapes) -> Dims:
     """The shape of a model input; an open batch axis becomes the symbol `batch`.
 
     Raises:
-        ModelError: the shape is missing, or an axis other than the batch is open.
+        ModelError: the shape is missing, or an axis other than the batch is open and none was given.
     """
     shape = layer.options.get("batch_shape") or layer.options.get("batch_input_shape")
-    hint = (
-        "rebuild the model with a fixed shape, for example keras.Input((224, 224, 3)), load_weights, save it"
-    )
     if layer.class_name != INPUT_LAYER or shape is None:
+        hint = (
+            "rebuild the model with a fixed shape, for example keras.Input((224, 224, 3)), load_weights, "
+            "save it"
+        )
         raise ModelError("the model was saved without an input shape", where=layer.name, hint=hint)
-    if any(not isinstance(dim, int) or dim < 1 for dim in shape[1:]):
-        spelt = ", ".join("None" if dim is None else str(dim) for dim in shape)
-        raise ModelError(f"input {layer.name} has the open shape ({spelt})", where=layer.name, hint=hint)
-    return ("batch" if shape[0] is None else int(shape[0]), *(int(dim) for dim in shape[1:]))
+    return settled(layer.name, shape, given)
 
 
 def _references(call: Call) -> list[Reference]:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError, UnsupportedError
-from edgeq.formats.onnx.precision import to_float32
+from edgeq.formats.input_shapes import Shapes, named, settled
+from edgeq.formats.onnx.precision import OTHER_FLOATS, to_float32
 from edgeq.formats.onnx.upgrade import upgrade
 from edgeq.graph import OPSET
 from edgeq.graph.infer import infer_shapes
+from edgeq.graph.rewrite import dims
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 IR_VERSION = 10
-BATCH = "batch"
 
 _QUANTISED = frozenset(
     {
@@ -38,7 +40,7 @@ _TENSOR_TYPES = frozenset(
 )
 
 
-def read(path: Path) -> ir.Model:
+def read(path: Path, shapes: Shapes = MappingProxyType({})) -> ir.Model:
     """Reads an ONNX file into a float32 graph of opset `edgeq.graph.OPSET` (not yet canonicalised).
 
     Model-local functions are inlined, weights kept in other files are loaded, float16, bfloat16 and
@@ -46,18 +48,20 @@ def read(path: Path) -> ir.Model:
 
     Args:
         path: the file; weights in external data files are looked for beside it.
+        shapes: of inputs with open dimensions.
 
     Raises:
         ModelError: the file is missing, damaged or no ONNX, a file of weights is missing, weights
             are NaN or infinite, or a dimension other than the batch is open.
         UnsupportedError: the model is quantised already, or has control flow or operators of other domains.
+        UsageError: `shapes` names no input of the model, or contradicts it.
     """
     model = _inline(_load(path), path)
     _check_operators(model, path)
     _check_weights(model, path)
+    _settle_inputs(model.graph, path, shapes)
     model = upgrade(model, path)
     to_float32(model)
-    _settle_inputs(model.graph, path)
     model.ir_version = IR_VERSION
     model.opset_imports.clear()
     model.opset_imports[""] = OPSET
@@ -219,37 +223,16 @@ def _check_weights(model: ir.Model, path: Path) -> None:
             )
 
 
-def _settle_inputs(graph: ir.Graph, path: Path) -> None:
+def _settle_inputs(graph: ir.Graph, path: Path, shapes: Shapes) -> None:
     """Drops inputs that are weights, and makes the first dimension the only open one."""
     graph.inputs[:] = [value for value in graph.inputs if value.name not in graph.initializers]
     if not graph.inputs:
         raise ModelError("the model has no input", where=str(path), hint="it computes constants only")
+    given = named(shapes, [str(value.name) for value in graph.inputs])
     for value in graph.inputs:
-        where = f"{path}, input {value.name!r}"
-        if value.dtype not in _TENSOR_TYPES or not isinstance(value.type, ir.TensorType):
+        if value.dtype not in _TENSOR_TYPES | OTHER_FLOATS or not isinstance(value.type, ir.TensorType):
+            where = f"{path}, input {value.name!r}"
             raise UnsupportedError(f"an input of type {value.type} is not supported", where=where)
-        if value.shape is None:
-            raise ModelError("the input has no shape", where=where, hint=_fix(value, ("N", "C", "H", "W")))
-        shape: list[int | str] = []
-        for axis, size in enumerate(value.shape):
-            if isinstance(size, int) and size > 0:
-                shape.append(size)
-            elif axis == 0:
-                shape.append(BATCH)
-            else:
-                raise ModelError(
-                    f"dimension {axis} of {list(map(str, value.shape))} is open; only the batch may be",
-                    where=where,
-                    hint=_fix(value, value.shape),
-                )
-        value.shape = ir.Shape(shape)
+        value.shape = ir.Shape(settled(str(value.name), dims(value), given, str(path)))
     for value in graph.outputs:
         value.shape = None
-
-
-def _fix(value: ir.Value, shape: object) -> str:
-    assert shape is not None
-    return (
-        "export with a fixed size, or fix it: python -m onnxruntime.tools.make_dynamic_shape_fixed "
-        f"--input_name {value.name} --input_shape 1,3,224,224 model.onnx fixed.onnx (with your own numbers)"
-    )
