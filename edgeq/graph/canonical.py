@@ -15,12 +15,14 @@ from edgeq.graph.gemm import normalize_gemms
 from edgeq.graph.identity import remove_identities
 from edgeq.graph.infer import infer_shapes
 from edgeq.graph.names import unify_names
+from edgeq.graph.normalization import find_layer_norms
 from edgeq.graph.one_dimensional import lift_to_2d
 from edgeq.graph.padding import absorb_padding, explicit_padding, name_padded_axes
 from edgeq.graph.pooling import globalize_pools
 from edgeq.graph.reshapes import normalize_reshapes
 from edgeq.graph.rewrite import Pass, forget_names
 from edgeq.graph.shapes import resolve_shapes
+from edgeq.graph.tokens import pad_for_tokens, slice_gathers
 from edgeq.graph.transposes import merge_transposes, name_results, raise_transposes, sink_transposes
 from edgeq.graph.twins import merge_twins
 
@@ -29,6 +31,8 @@ _SETTLE: tuple[Pass, ...] = (
     resolve_shapes,
     fold_constants,
     remove_identities,
+    find_layer_norms,  # like the next, before transposes move in
+    pad_for_tokens,
     name_results,
     sink_transposes,
     raise_transposes,
@@ -44,6 +48,7 @@ _SETTLE: tuple[Pass, ...] = (
     find_hard_swishes,
     find_hard_sigmoids,
     find_gelus,
+    slice_gathers,
     split_batch_norms,
     fold_into_previous,
     fold_into_next,

@@ -135,6 +135,8 @@ def _swap(graph: ir.Graph, node: ir.Node, perm: Perm) -> bool:
         return False
     added = [before for before in inputs if isinstance(before, ir.Node)]
     if len(perm) == 3 and len(added) >= sum(producer(v, "Transpose") is not None for v in node.inputs):
+        for unused in added:
+            unused.replace_input_with(0, None)
         return False  # (0, 2, 1) is its own inverse: unless there are fewer afterwards, it would move back
     graph.insert_before(node, added)
     values = [before.outputs[0] if isinstance(before, ir.Node) else before for before in inputs]
