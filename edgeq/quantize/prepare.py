@@ -6,7 +6,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.graph.rewrite import forget_names
 from edgeq.quantize.operators import Kind, is_constant, rule_of
+from edgeq.quantize.rows import to_rows
 
 
 def prepare(model: ir.Model) -> ir.Model:
@@ -20,6 +22,7 @@ def prepare(model: ir.Model) -> ir.Model:
       ones in front that can absorb it: both runtimes have no integer Relu, and its result gets its own grid.
     - Hard-sigmoid becomes a depthwise 1×1 Conv (x / 6 + 1/2) whose result saturates at 0 and 1, hard-swish a
       Mul of its input with that: only one of the runtimes has integer kernels for them.
+    - A product over the last axis of sequences, with what is added to it, becomes a Gemm on rows.
     - Layers that share weights or a bias get their own copies: a grid may depend on the layer's input.
     """
     model = model.clone()
@@ -32,6 +35,9 @@ def prepare(model: ir.Model) -> ir.Model:
             _copy_before_clip(model.graph, node)
         elif node.op_type in ("HardSigmoid", "HardSwish"):
             _hard_to_convolution(model.graph, node)
+    forget_names(model.graph)
+    to_rows.apply(model.graph)
+    forget_names(model.graph)
     _unshare(model.graph)
     return model
 
