@@ -81,7 +81,8 @@ def _write(graph: ir.Model, plan: Plan | None, kind: Format, files: Files, folde
         onnx.write_qdq(graph, plan, path, files.activations)
     inputs = input_specs(graph)
     if kind is Format.TFLITE:
-        inputs = tuple(_channels_last(spec) for spec in inputs)
+        layouts = tflite.input_layouts(graph)
+        inputs = tuple(_channels_last(spec) if layouts[spec.name] is Layout.NHWC else spec for spec in inputs)
     outputs = tuple(_spec(value) for value in graph.graph.outputs)
     return ModelFile(
         name=path.name,

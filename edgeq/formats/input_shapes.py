@@ -53,7 +53,8 @@ def settled(
     if shape is None:
         raise ModelError("the input has no shape", where=place, hint=_way_out(name, (None,) * 4))
     if any(size is None for size in shape[1:]):
-        spelt = ", ".join("?" if size is None else str(size) for size in shape)
+        names = declared if declared is not None and len(declared) == len(shape) else shape
+        spelt = ", ".join(str(size or name or "?") for size, name in zip(shape, names, strict=True))
         raise ModelError(
             f"the input has the open shape ({spelt}); only the batch in front may be open",
             where=place,

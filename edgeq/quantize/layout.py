@@ -12,6 +12,7 @@ from edgeq.quantize.dialect import IoType
 from edgeq.quantize.operators import Kind, Rule, data_inputs, rule_of
 from edgeq.quantize.plan import FloatOp
 from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.tail import real_tail
 
 COMPUTING = (Kind.WEIGHTED, Kind.OWN)
 """Kinds whose nodes write onto a grid of their own."""
@@ -76,7 +77,7 @@ class Layout:
 
 
 def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
-    """The table's rule for every node, then the recipe's wishes; a clip follows a float producer."""
+    """The table's rule for every node, then what the recipe and the tail want; a clip is as its producer."""
     rules: dict[ir.Node, Rule] = {}
     for node in graph:
         rule = rule_of(node)
@@ -88,7 +89,7 @@ def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
         elif rule.kind is not Kind.FLOAT and not _is_real(node):
             rule = Rule(Kind.FLOAT, "computes no float32 values")
         rules[node] = rule
-    return rules
+    return {**rules, **real_tail(graph, rules)}
 
 
 def _names(pattern: str, node: str) -> bool:

@@ -68,12 +68,11 @@ def test_a_map_is_copied_for_a_relu_of_its_own(graph):
 
 def test_a_relu_that_its_grid_does_not_imply_is_kept(graph):
     """The concat ties the relu's result to a signed tensor: saturation no longer clips at zero."""
-    model = small(
-        graph, f"[a] p = {CONV}(x, w) [b] q = Relu(p) [c] y = Concat <axis = 1>(x, q)", out="batch, 8, 5, 5"
-    )
-    _, plan = make_plan(model, known(x=(-1, 1), q=(0, 2)), Recipe())
+    body = f"[a] p = {CONV}(x, w) [b] q = Relu(p) [c] r = Concat <axis = 1>(x, q) [d] y = {CONV}(r, v)"
+    model = small(graph, body, v=np.concatenate([W, W], axis=1))
+    _, plan = make_plan(model, known(x=(-1, 1), q=(0, 2), y=(-1, 1)), Recipe())
     assert plan.absorbed == ()
-    assert plan.tensors["x"] == plan.tensors["p"] == plan.tensors["q"] == plan.tensors["y"]
+    assert plan.tensors["x"] == plan.tensors["p"] == plan.tensors["q"] == plan.tensors["r"]
 
 
 def test_a_wide_relu6_grid_is_no_clip(graph):
@@ -85,11 +84,11 @@ def test_a_wide_relu6_grid_is_no_clip(graph):
 def test_moving_operators_share_a_grid_over_all_ranges(graph):
     body = (
         f"[t] t = Transpose <perm = [0, 1, 3, 2]>(x) [a] p = {CONV}(t, w)"
-        " [m] m = MaxPool <kernel_shape = [1, 1]>(p) [c] y = Concat <axis = 1>(m, x)"
+        f" [m] m = MaxPool <kernel_shape = [1, 1]>(p) [c] c = Concat <axis = 1>(m, x) [d] y = {CONV}(c, v)"
     )
-    model = small(graph, body, out="batch, 8, 5, 5")
-    _, plan = make_plan(model, known(x=(-1, 1), p=(-5, 2)), Recipe())
-    grids = {plan.tensors[name] for name in ("x", "t", "p", "m", "y")}
+    model = small(graph, body, v=np.concatenate([W, W], axis=1))
+    _, plan = make_plan(model, known(x=(-1, 1), p=(-5, 2), y=(-1, 1)), Recipe())
+    grids = {plan.tensors[name] for name in ("x", "t", "p", "m", "c")}
     assert len(grids) == 1
     grid = grids.pop()
     assert grid.low == pytest.approx(-5, abs=0.05)
@@ -164,9 +163,32 @@ def test_missing_statistics_are_an_error(graph):
 
 
 def test_constants_of_elementwise_operators_get_a_grid(graph):
-    model = small(graph, "[m] y = Mul(x, k)", k=np.float32([[[[0.5]], [[2.0]], [[-1.0]], [[3.0]]]]))
-    _, plan = make_plan(model, known(x=(-1, 1), y=(-3, 3)), Recipe())
+    k = np.float32([[[[0.5]], [[2.0]], [[-1.0]], [[3.0]]]])
+    model = small(graph, f"[m] p = Mul(x, k) [a] y = {CONV}(p, w)", k=k)
+    _, plan = make_plan(model, known(x=(-1, 1), p=(-3, 3), y=(-3, 3)), Recipe())
     values = np.float32([0.5, 2.0, -1.0, 3.0])  # multiples of one step: exact
     grid = plan.tensors["k"]
     np.testing.assert_allclose(grid.dequantize(grid.quantize(values)), values, rtol=1e-6)
     assert grid.high < 3.3
+
+
+def test_behind_the_last_weights_values_of_different_meaning_keep_grids_of_their_own(graph):
+    """Pixels and scores side by side, as detectors give them: joined as reals, and the reason is told."""
+    model = graph(
+        f"""g (float[batch, 4, 5, 5] x) => (float[batch, 8, 25] y) {{
+        [a] p = {CONV}(x, w) [r] r = Reshape(p, rows) [s] s = Sigmoid(r)
+        [b] q = {CONV}(p, w) [t] t = Reshape(q, rows) [m] m = Mul(t, k)
+        [n] n = Add(m, s) [c] y = Concat<axis=1>(n, s) }}""",
+        w=W, rows=np.int64([0, 4, 25]), k=np.full((1, 4, 25), 32, np.float32),
+    )  # fmt: skip
+    assert set(observed_values(model, Recipe())) == {"x", "p", "s", "q"}
+    _, plan = make_plan(model, known(x=(-1, 1), p=(-3, 3), s=(0, 1), q=(-9, 9)), Recipe())
+    assert set(reasons(plan)) == {"m", "n", "c"}
+    assert plan.tensors["s"].scale == (1 / 256,)
+    assert plan.tensors["t"] == plan.tensors["q"]
+    assert {"m", "n", "y", "k"}.isdisjoint(plan.tensors)
+
+
+def test_a_sum_of_two_results_at_the_end_is_integer(graph):
+    model = small(graph, f"[a] p = {CONV}(x, w) [b] y = Add(p, x)")
+    assert make_plan(model, everything(model), Recipe())[1].float_ops == ()

@@ -215,10 +215,11 @@ def test_an_average_pool_becomes_an_integer_convolution(graph, run, tmp_path, rn
 
 
 def test_an_average_that_leaves_padding_out_is_corrected_at_the_borders(graph, run, tmp_path, rng):
-    model = graph("""g (float[batch, 3, 6, 6] x) => (float[batch, 3, 6, 6] y) {
-        [pool] y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x) }""")
+    text = """g (float[batch, 3, 6, 6] x) => (float[batch, 3, 6, 6] y) {
+        [pool] p = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x) [copy] y = Conv(p, w) }"""
+    model = graph(text, w=np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1))
     graph_, plan, samples = planned(model, "x", (1, 3, 6, 6), rng, Recipe.load("fast"))
-    assert [node.op_type for node in graph_.graph] == ["Conv", "Mul"]
+    assert [node.op_type for node in graph_.graph] == ["Conv", "Mul", "Conv"]
     factor = graph_.graph.initializers["pool/factor"].const_value.numpy()
     grid = plan.tensors["pool/factor"]
     np.testing.assert_allclose(grid.dequantize(grid.quantize(factor)), factor, rtol=1e-6)
@@ -232,7 +233,7 @@ def test_an_average_that_leaves_padding_out_is_corrected_at_the_borders(graph, r
         got = run(tmp_path / "q.onnx", sample, optimised=tmp_path / "o.onnx")[0]
         assert np.abs(got - exact).max() < 3 * plan.tensors["y"].scale[0]
     kinds = [node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node]
-    assert kinds == ["QuantizeLinear", "QLinearConv", "QLinearMul", "DequantizeLinear"]
+    assert kinds == ["QuantizeLinear", "QLinearConv", "QLinearMul", "QLinearConv", "DequantizeLinear"]
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ def read(path: Path, shapes: Shapes = MappingProxyType({})) -> ir.Model:
     _check_operators(model, path)
     _check_weights(model, path)
     _settle_inputs(model.graph, path, shapes)
+    model.ir_version = IR_VERSION  # the version converter takes version 3 at its word: weights are inputs
     model = upgrade(model, path)
     to_float32(model)
-    model.ir_version = IR_VERSION
     model.opset_imports.clear()
     model.opset_imports[""] = OPSET
     try:

@@ -38,6 +38,9 @@ ORDER_BLIND_OPS = frozenset(
 )  # fmt: skip
 """Operators whose result has the axes of their operand, and which take any order."""
 
+_AXES_KEPT_OPS = ORDER_BLIND_OPS | {"Concat", "Split"}
+"""Operators behind which an image still has its axes: a convolution there decides how the image is stored."""
+
 
 def identity(rank: int) -> Order:
     """The order of a value that is stored as ONNX numbers it."""
@@ -115,7 +118,7 @@ def _onward(node: ir.Node, axes: Order) -> Order | None:
     if node.op_type == "Transpose":
         perm = node.attributes.get_ints("perm")
         return stored(axes, tuple(perm)) if perm is not None and len(perm) == 4 else None
-    return axes if node.op_type in ORDER_BLIND_OPS else None
+    return axes if node.op_type in _AXES_KEPT_OPS else None
 
 
 def _is_image(value: ir.Value) -> bool:
