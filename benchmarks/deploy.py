@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -31,7 +32,7 @@ from edgeq.ondevice.installation import install, upload
 from edgeq.progress import SILENT
 from edgeq.runners.session import new_job_id
 from edgeq.runners.trace import Job, Timing, VariantTrace
-from edgeq.runners.transport import Completed, Progress, Transport
+from edgeq.runners.transport import Completed, Conversation, Progress, Transport
 
 LARGE_BYTES = 100_000_000
 TURNS = 5
@@ -54,17 +55,22 @@ class Counting:
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
         """See Transport."""
-        with self._noted(_words(argv, stdin), len(stdin)):
+        with self.noted(argv[0], len(stdin)):
             return self.inner.run(argv, stdin=stdin, timeout_s=timeout_s)
+
+    def converse(self, argv: Sequence[str]) -> Conversation:
+        """See Transport."""
+        with self.noted("start the agent", 0):
+            return Asked(self.inner.converse(argv), self)
 
     def put(self, source: Path, target: str, *, offset: int = 0, progress: Progress | None = None) -> None:
         """See Transport."""
-        with self._noted("put", source.stat().st_size - offset):
+        with self.noted("put", source.stat().st_size - offset):
             self.inner.put(source, target, offset=offset, progress=progress)
 
     def get(self, source: str, target: Path, *, progress: Progress | None = None) -> None:
         """See Transport."""
-        with self._noted("get", 0):
+        with self.noted("get", 0):
             self.inner.get(source, target, progress=progress)
 
     def close(self) -> None:
@@ -72,7 +78,8 @@ class Counting:
         self.inner.close()
 
     @contextlib.contextmanager
-    def _noted(self, what: str, sent: int) -> Iterator[None]:
+    def noted(self, what: str, sent: int) -> Iterator[None]:
+        """Whatever is done in the block goes into the log."""
         start = time.perf_counter()
         try:
             yield
@@ -80,11 +87,33 @@ class Counting:
             self.log.append((what, start - self.began, time.perf_counter() - start, sent))
 
 
-def _words(argv: Sequence[str], stdin: bytes) -> str:
-    """What the client ran: the shell of a first call, `cat` of a state, or a call of the agent."""
-    if argv[0] == "sh":
-        return "first call"
-    return argv[0] if argv[0] == "cat" else f"agent {argv[-1]}"
+@dataclass
+class Asked:
+    """A conversation with the agent, in its transport's log: what was asked, and how long the answer took."""
+
+    inner: Conversation
+    counting: Counting
+    asked: list[str] = field(default_factory=lambda: ["find the folder", "find the folder"])
+    sent: int = 0
+
+    def write(self, data: bytes) -> None:
+        """See Conversation."""
+        self.asked.append(", ".join(name for name, _ in json.loads(data)["calls"]))
+        self.sent = len(data)
+        self.inner.write(data)
+
+    def readline(self, timeout_s: float) -> bytes | None:
+        """See Conversation."""
+        with self.counting.noted(self.asked.pop(0), self.sent):
+            return self.inner.readline(timeout_s)
+
+    def end(self, timeout_s: float) -> Completed:
+        """See Conversation."""
+        return self.inner.end(timeout_s)
+
+    def close(self) -> None:
+        """See Conversation."""
+        self.inner.close()
 
 
 @contextlib.contextmanager
@@ -151,15 +180,16 @@ def deployed(artifact: Path, device: str) -> tuple[Deployment, Counting, float]:
 
 def summary(name: str, done: Deployment, log: Counting, seconds: float) -> common.Row:
     """A deployment in one row; models are the device's own time for loading and one inference of each."""
-    starts = sum(what not in ("cat", "put", "get") for what, *_ in log.log)
+    told = [what for what, *_ in log.log]
     models = sum((model.load_ns or 0) + (model.first_inference_ns or 0) for model in done.models)
     return {
         "deploy": name,
         "seconds": seconds,
         "in models s": models / 1e9,
-        "round trips": len(log.log),
-        "agent calls": starts,
-        "polls": sum(what == "cat" for what, *_ in log.log),
+        "besides s": seconds - models / 1e9,
+        "starts of the agent": told.count("start the agent"),
+        "questions": len([what for what in told if what not in ("start the agent", "find the folder")]),
+        "of them polls": told.count("watch"),
         "MB of models and runtimes sent": done.bytes_sent / 1e6,
         "kB sent besides": (sum(sent for *_, sent in log.log) - done.bytes_sent) / 1e3,
     }

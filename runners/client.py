@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from edgeq.errors import DeviceError, LeaseError, RunError, StorageError, UnreachableError
 from edgeq.runners import bundle
 from edgeq.runners.trace import PROTOCOL
-from edgeq.runners.transport import Completed, Transport
+from edgeq.runners.transport import Completed, Conversation, Transport
 
 T = TypeVar("T")
 
@@ -35,9 +36,9 @@ fi
 echo there
 echo "$root"
 touch "$agent"
-exec "$3" "$agent/__main__.py" "$root" call
+exec "$3" "$agent/__main__.py" "$root"
 """
-"""Makes the folders and passes the first call on to an agent that is there already.
+"""Makes the folders and becomes the agent, if it is there already.
 
 Arguments: root or "", the agent's digest, the interpreter. A POSIX shell runs it.
 """
@@ -48,10 +49,6 @@ LONGEST_PAUSE_S = 5.0
 
 class DamagedError(StorageError):
     """An upload arrived with other bytes than were sent; the device has removed it."""
-
-
-class _AgentGoneError(RunError):
-    """The agent's file is no longer on the device."""
 
 
 REFUSALS: dict[str, type[DeviceError]] = {
@@ -81,12 +78,14 @@ class AgentClient:
         self._python = python
         self._patience_s = patience_s
         self._root: str | None = None
+        self._agent: Conversation | None = None
+        self._lock = threading.Lock()
 
     @property
     def root(self) -> str:
         """The folder on the device, absolute; puts the agent there on first use."""
         if self._root is None:
-            self._first((), 60.0)
+            self.calls()
         assert self._root is not None
         return self._root
 
@@ -95,7 +94,7 @@ class AgentClient:
         return self.calls((command, request), timeout_s=timeout_s)[0]
 
     def calls(self, *calls: Call, timeout_s: float = 60.0) -> list[dict[str, Any]]:
-        """Commands in one start of the agent. All may be asked twice, so a lost answer is asked for again.
+        """Commands in one exchange. All may be asked twice, so a lost answer is asked for again.
 
         Raises:
             LeaseError, StorageError, RunError: what the agent refuses; later commands are not run then.
@@ -128,30 +127,68 @@ class AgentClient:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
+    def close(self) -> None:
+        """Ends the agent's process; the next call starts another."""
+        with self._lock:
+            self._hang_up()
+
     def _ask(self, calls: Sequence[Call], timeout_s: float) -> list[dict[str, Any]]:
-        if self._root is None:
-            return self._first(calls, timeout_s)
-        try:
-            return self._run(_agent(self._root), self._root, calls, timeout_s)
-        except _AgentGoneError:  # somebody emptied the cache on the device: put the agent there again
-            self._root = None
+        with self._lock:
+            if self._agent:
+                answer = self._exchange(self._agent, calls, timeout_s)
+                if answer is not None:
+                    return self._answers(calls, answer)
+                self._hang_up()  # idle for too long, killed, or its folder was emptied: a new one
             return self._first(calls, timeout_s)
 
+    def _exchange(self, agent: Conversation, calls: Sequence[Call], timeout_s: float) -> bytes | None:
+        """The answer; None: the agent has ended."""
+        try:
+            agent.write(json.dumps({"calls": calls}).encode() + b"\n")
+            return agent.readline(timeout_s)
+        except BaseException:  # an answer that comes late would be taken for the next one's
+            self._hang_up()
+            raise
+
+    def _hang_up(self) -> None:
+        if self._agent:
+            self._agent.close()
+        self._agent = None
+
     def _first(self, calls: Sequence[Call], timeout_s: float) -> list[dict[str, Any]]:
-        """The first call of a session finds the folder, and puts the agent there if it is missing."""
+        """Finds the folder, puts the agent there if it is missing, starts it and asks it."""
+        state, place = self._start(timeout_s)
+        if state == b"absent":
+            self._install(place.decode(errors="surrogateescape"))
+            state, place = self._start(timeout_s)
+        if self._agent is None:
+            raise RunError("the agent does not stay on the device", where=self.transport.where)
+        self._root = place.decode(errors="surrogateescape")
+        answer = self._exchange(self._agent, calls, timeout_s)
+        if answer is not None:
+            return self._answers(calls, answer)
+        done = self._agent.end(timeout_s)
+        self._hang_up()
+        raise self._no_ground(done) if done.code == bundle.NO_PYTHON else self._no_answer(calls, done)
+
+    def _start(self, timeout_s: float) -> tuple[bytes, bytes]:
+        """Whether the agent is there, in which case it runs now, and the folder."""
         argv = ("sh", "-c", FIRST, "sh", self._wanted_root or "", bundle.agent()[1], self._python)
-        done = self.transport.run(argv, stdin=_request(calls), timeout_s=timeout_s)
-        state, _, rest = done.stdout.partition(b"\n")
-        place, _, answer = rest.partition(b"\n")
-        if state not in (b"there", b"absent"):
-            raise self._no_ground(done) if done.code else self._no_answer(calls, done)
-        root = place.decode(errors="surrogateescape")
+        agent = self.transport.converse(argv)
+        try:
+            state, place = agent.readline(timeout_s), agent.readline(timeout_s)
+            if state not in (b"there", b"absent") or place is None:
+                done = agent.end(timeout_s)
+                said = b"\n".join(line for line in (state, place) if line is not None)
+                raise self._no_ground(done) if done.code else self._chatter(said)
+        except BaseException:
+            agent.close()
+            raise
         if state == b"there":
-            self._root = root
-            return self._answers(calls, Completed(done.code, answer, done.stderr))
-        self._install(root)
-        self._root = root
-        return self._run(_agent(root), root, calls, timeout_s)
+            self._agent = agent
+        else:
+            agent.close()
+        return state, place
 
     def _install(self, root: str) -> None:
         content, digest = bundle.agent()
@@ -161,7 +198,12 @@ class AgentClient:
             source.write_bytes(content)
             self.transport.put(source, part)
         # The new agent verifies itself: cut short, it is no zip file and does not run at all.
-        self._run(part, root, (("unpack", {"digest": digest}),), 60.0)
+        calls = (("unpack", {"digest": digest}),)
+        request = json.dumps({"calls": calls}).encode() + b"\n"
+        done = self.transport.run((self._python, part, root), stdin=request)
+        if done.code:
+            raise self._no_ground(done) if done.code == bundle.NO_PYTHON else self._no_answer(calls, done)
+        self._answers(calls, done.stdout)
 
     def _no_ground(self, done: Completed) -> DeviceError:
         words = done.stderr.decode(errors="replace").strip()
@@ -184,19 +226,11 @@ class AgentClient:
             hint=hint,
         )
 
-    def _run(self, agent: str, root: str, calls: Sequence[Call], timeout_s: float) -> list[dict[str, Any]]:
-        argv = (self._python, agent, root, "call")
-        return self._answers(calls, self.transport.run(argv, stdin=_request(calls), timeout_s=timeout_s))
-
-    def _answers(self, calls: Sequence[Call], done: Completed) -> list[dict[str, Any]]:
-        if done.code == bundle.NO_PYTHON:
-            raise self._no_ground(done)
-        if done.code:
-            raise self._no_answer(calls, done)
+    def _answers(self, calls: Sequence[Call], answer: bytes) -> list[dict[str, Any]]:
         try:
-            told = json.loads(done.stdout)
+            told = json.loads(answer)
         except ValueError:
-            raise self._no_answer(calls, done) from None
+            raise self._chatter(answer) from None
         self._check_protocol(told)
         refused = told.get("refused")
         if refused:
@@ -205,18 +239,20 @@ class AgentClient:
         found: list[dict[str, Any]] = told["answers"]
         return found
 
+    def _chatter(self, said: bytes) -> RunError:
+        return RunError(
+            f"{said[:60]!r} came instead of an answer",
+            where=self.transport.where,
+            hint="the device's shell must print nothing when it is not interactive (.bashrc, .profile)",
+        )
+
     def _no_answer(self, calls: Sequence[Call], done: Completed) -> RunError:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [""]
-        kind = _AgentGoneError if "can't open file" in lines[-1] else RunError
-        hint = "try again; if it stays, `edgeq devices check` tells more"
-        if done.code == 0:
-            lines = [f"{done.stdout[:60]!r} came instead of an answer"]
-            hint = "the device's shell must print nothing when it is not interactive (.bashrc, .profile)"
         asked = ", ".join(name for name, _ in calls)
-        return kind(
+        return RunError(
             f"the agent failed at {asked} (exit code {done.code}): {lines[-1]}",
             where=self.transport.where,
-            hint=hint,
+            hint="try again; if it stays, `edgeq devices check` tells more",
         )
 
     def _check_protocol(self, answer: dict[str, Any]) -> None:
@@ -227,11 +263,3 @@ class AgentClient:
                 where=self.transport.where,
                 hint="run it again with the edgeq that started it, or start a new run",
             )
-
-
-def _agent(root: str) -> str:
-    return f"{root}/agents/{bundle.agent()[1]}/__main__.py"
-
-
-def _request(calls: Sequence[Call]) -> bytes:
-    return json.dumps({"calls": calls}).encode()

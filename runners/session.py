@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import secrets
 import threading
@@ -24,9 +23,7 @@ from edgeq.runners.transport import Progress, Transport
 T = TypeVar("T")
 
 POLL_S = 1.0
-POLLS_PER_CHECK = 5
-PATIENT_START_S = 3.0
-"""So long the agent waits for the end of a job that measures nothing; each poll is a round trip."""
+"""The agent answers after so long, asleep until then, or at once when a run has ended."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -151,8 +148,8 @@ class Session:
             LeaseError: this session does not hold the lease.
         """
         try:
-            trace = self._start(job, wait_s=0.0 if job.timing else PATIENT_START_S)
-            return trace or self._wait(job.id, progress)
+            self.start(job)
+            return self._wait(job.id, progress)
         except KeyboardInterrupt:
             with contextlib.suppress(EdgeqError):
                 self._client.call_once("stop", job=job.id)
@@ -160,7 +157,8 @@ class Session:
 
     def start(self, job: Job) -> None:
         """Starts a job and leaves it: `collect` fetches its trace, also from another session or day."""
-        self._start(job, wait_s=0.0)
+        self._check_name(job.id)
+        self._client.call("start", job=to_json(job), owner=self._owner, token=self._token)
 
     def collect(self, job_id: str, progress: Callable[[RunProgress], None] | None = None) -> Trace:
         """The trace of a job that runs or has ended on the device; waits for its end."""
@@ -204,7 +202,8 @@ class Session:
         return found
 
     def close(self) -> None:
-        """Closes the transport."""
+        """Ends the agent's process and closes the transport."""
+        self._client.close()
         self._transport.close()
 
     def _take_lease(self, minutes: float) -> _Leased:
@@ -226,57 +225,29 @@ class Session:
         with contextlib.suppress(EdgeqError):
             self._client.calls_once(*calls)
 
-    def _start(self, job: Job, *, wait_s: float) -> Trace | None:
-        """The trace of a job that ends within `wait_s`, for which the agent itself waits."""
-        self._check_name(job.id)
-        request = {"job": to_json(job), "owner": self._owner, "token": self._token, "wait_s": wait_s}
-        found = self._client.call("start", **request)
-        return self._trace(job.id, found["trace"]) if "trace" in found else None
-
     def _keep_lease(self, minutes: float, stop: threading.Event) -> None:
         while not stop.wait(minutes * 20):
             with contextlib.suppress(EdgeqError):  # the next use of the lease tells what became of it
                 self._client.call_once("take-lease", **self._wish(minutes, new=False))
 
     def _wait(self, job_id: str, progress: Callable[[RunProgress], None] | None) -> Trace:
-        time.sleep(POLL_S / 2)
-        last, same = "", 0
         while True:
-            text = self._peek(job_id)
-            same = same + 1 if text == last else 0
-            if same % POLLS_PER_CHECK == 0:
-                state = self._client.call("status", job=job_id) if same or not text else json.loads(text)
-                if state["state"] == "done":
-                    return self._fetch(job_id, "trace.json")
-                if state["state"] != "running":
-                    raise self._failure(job_id, state)
-                if progress:
-                    progress(RunProgress(state["stage"], state["done"], state["total"]))
-            last = text
-            time.sleep(POLL_S)
-
-    def _peek(self, job_id: str) -> str:
-        # `cat` costs a few milliseconds; waking Python there each second would disturb what is measured.
-        path = f"{self.root}/runs/{job_id}/state.json"
-        done = self._client.retrying(lambda: self._transport.run(("cat", path)))
-        return done.stdout.decode(errors="replace")
+            state = self._client.call("watch", job=job_id, wait_s=POLL_S)
+            if state["state"] == "done":
+                return self._trace(job_id, state["trace"])
+            if state["state"] != "running":
+                raise self._failure(job_id, state)
+            if progress:
+                progress(RunProgress(state["stage"], state["done"], state["total"]))
 
     def _failure(self, job_id: str, state: Mapping[str, Any]) -> RunError:
         if state["state"] == "missing":
             return RunError(f"there is no job {job_id} on the device", where=self.where, hint="run it again")
         told, hint = f"job {job_id} failed: {state['message']}", "run the same command again"
-        try:
-            trace = self._fetch(job_id, "partial.json")
-        except StorageError:  # it had not come far enough to leave one
+        if state["trace"] is None:  # it had not come far enough to leave one
             return RunError(told, where=self.where, hint=hint)
-        return CutShortError(told, where=self.where, hint=hint, trace=_explained(trace, state["message"]))
-
-    def _fetch(self, job_id: str, name: str) -> Trace:
-        with TemporaryDirectory() as folder:
-            target = Path(folder) / name
-            source = f"{self.root}/runs/{job_id}/{name}"
-            self._client.retrying(lambda: self._transport.get(source, target))
-            return self._trace(job_id, json.loads(target.read_bytes()))
+        trace = _explained(self._trace(job_id, state["trace"]), state["message"])
+        return CutShortError(told, where=self.where, hint=hint, trace=trace)
 
     def _trace(self, job_id: str, data: Any) -> Trace:
         if data.get("protocol") != PROTOCOL:

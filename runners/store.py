@@ -65,8 +65,8 @@ def _transfer(client: AgentClient, files: Mapping[str, Path], watch: Watch) -> N
             _put(client, digest, path, offsets[digest], watch(path))
         elif progress := watch(path):
             progress(path.stat().st_size, path.stat().st_size)
-    if offsets:
-        client.calls_once(*(("commit", {"digest": digest}) for digest in offsets), timeout_s=600.0)
+    for digest in offsets:  # one by one: the lease is renewed in between
+        client.call_once("commit", digest=digest, timeout_s=600.0)
 
 
 def _put(client: AgentClient, digest: str, path: Path, offset: int, progress: Progress | None) -> None:

@@ -22,6 +22,29 @@ class Completed:
     stderr: bytes
 
 
+class Conversation(Protocol):
+    """A command that runs on the device and is written to and read from as it goes. For one thread.
+
+    All methods raise UnreachableError when the connection is lost or nothing comes in time.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Sends to its standard input; a command that has ended takes nothing, which its end tells."""
+        ...
+
+    def readline(self, timeout_s: float) -> bytes | None:
+        """The next line of its standard output, without the end of line; None when there are no more."""
+        ...
+
+    def end(self, timeout_s: float) -> Completed:
+        """Ends its input and waits for its end: exit code, what had not been read, and standard error."""
+        ...
+
+    def close(self) -> None:
+        """Ends its input and leaves it to itself."""
+        ...
+
+
 class Transport(Protocol):
     """A way to a device, usable again after any error and from several threads.
 
@@ -39,6 +62,10 @@ class Transport(Protocol):
 
         A command that does not end in time counts as a lost connection (UnreachableError).
         """
+        ...
+
+    def converse(self, argv: Sequence[str]) -> Conversation:
+        """Starts a command and leaves it running; arguments as of `run`."""
         ...
 
     def put(self, source: Path, target: str, *, offset: int = 0, progress: Progress | None = None) -> None:

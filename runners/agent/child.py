@@ -173,20 +173,21 @@ def serve() -> int:
     """Answers requests until standard input ends."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write(OOM_SCORE)
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
-        os.dup2(2, 1)
+    # Not sys.stdin and sys.stdout: they may hold what the process that was forked had read and not written.
+    asked, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
 
-        def reply(message: Reply) -> None:
-            replies.write(json.dumps(message) + "\n")
-            replies.flush()
+    def reply(message: Reply) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
 
-        worker = Worker(reply)
-        for line in sys.stdin:
-            request = json.loads(line)
-            try:
-                reply({"reply": getattr(worker, request["do"])(request)})
-            except (engines.EngineError, OSError) as error:
-                reply({"error": str(error)})
-            except Exception as error:  # a wheel raises what it likes; the run must hear of it
-                reply({"error": "%s: %s" % (type(error).__name__, error)})
+    worker = Worker(reply)
+    for line in asked:
+        request = json.loads(line)
+        try:
+            reply({"reply": getattr(worker, request["do"])(request)})
+        except (engines.EngineError, OSError) as error:
+            reply({"error": str(error)})
+        except Exception as error:  # a wheel raises what it likes; the run must hear of it
+            reply({"error": "%s: %s" % (type(error).__name__, error)})
     return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
-import subprocess
-import sys
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Optional
+
+from . import child, litert, ort  # noqa: F401  imported once, before the forks
+from .processes import fork
 
 CHATTER = ("INFO", "WARNING", "W0000", "I0000")
 """How lines begin that LiteRT writes to standard error whether or not anything is wrong."""
@@ -17,30 +20,36 @@ class VariantFailed(Exception):
 
 
 class Child:
-    """The host side of one engine process."""
+    """The run's side of one engine process, which begins with nothing loaded."""
 
-    def __init__(self, variant: Mapping[str, Any], log: str) -> None:
+    def __init__(self, log: str) -> None:
         self._log = log
-        isolated = ["-S", "-E"] if variant["library"] else []  # a wheel needs site-packages
-        command = [sys.executable, *isolated, sys.argv[0], "engine"]
-        with open(log, "ab") as errors:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-            )
+        requests, self._requests = os.pipe()
+        replies, told = os.pipe()
+        self._replies = os.fdopen(replies, encoding="utf-8")
+        errors = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._process = fork(child.serve, (requests, told, errors))
+        self._code: Optional[int] = None
+        for handle in (requests, told, errors):
+            os.close(handle)
 
     def ask(
         self, do: str, progress: Optional[Callable[[int, int], None]] = None, **request: Any
     ) -> Dict[str, Any]:
         """One request and its reply; VariantFailed carries the refusal or the signal that ended it."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write((json.dumps(dict(request, do=do)) + "\n").encode())
-            stdin.flush()
-        except BrokenPipeError:
-            raise VariantFailed(self._fate()) from None
-        for line in stdout:
+        self.tell(do, **request)
+        return self.hear(progress)
+
+    def tell(self, do: str, **request: Any) -> None:
+        """Sends a request; its reply is heard later."""
+        left = (json.dumps(dict(request, do=do)) + "\n").encode()
+        with contextlib.suppress(BrokenPipeError):  # it is dead, and `hear` tells of what
+            while left:
+                left = left[os.write(self._requests, left) :]
+
+    def hear(self, progress: Optional[Callable[[int, int], None]] = None) -> Dict[str, Any]:
+        """The reply to what was told; see `ask`."""
+        for line in self._replies:
             message = json.loads(line)
             if "error" in message:
                 raise VariantFailed(message["error"] + self._tail())
@@ -53,11 +62,21 @@ class Child:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.kill()
-        self._process.communicate()
+        if self._code is None:
+            os.kill(self._process, signal.SIGKILL)  # a zombie at worst: nobody else collects it
+            self._wait()
+        os.close(self._requests)
+        self._replies.close()
+
+    def _wait(self) -> int:
+        """Exit code, or the negative number of the signal that ended it."""
+        if self._code is None:
+            status = os.waitpid(self._process, 0)[1]
+            self._code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        return self._code
 
     def _fate(self) -> str:
-        code = self._process.wait()
+        code = self._wait()
         if code >= 0:
             return "the engine process ended with code %d%s" % (code, self._tail())
         try:

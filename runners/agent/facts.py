@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 import time
+from functools import lru_cache
 from typing import Any, Dict, List, Optional, Tuple
 
 from .files import read_number, read_text
@@ -45,8 +46,11 @@ def sysfs() -> str:
     return os.environ.get("EDGEQ_SYSFS", "/sys")
 
 
-def probe(root: str) -> Dict[str, Any]:
-    """The `Facts` of the host's protocol, but for the power sources."""
+@lru_cache(maxsize=1)
+def known(root: str) -> Dict[str, Any]:
+    """The `Facts` of the host's protocol, found out once per process, which runs are forked from."""
+    from . import power
+
     name = os.uname()
     libc = _libc()
     return {
@@ -62,6 +66,7 @@ def probe(root: str) -> Dict[str, Any]:
         "memory_bytes": _memory(),
         "free_disk_bytes": free_disk(root),
         "wheels": _wheels(),
+        "power_sources": power.describe(sysfs()),
         "board": read_text("/proc/device-tree/model") or "",
     }
 

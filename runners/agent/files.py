@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator
 
 PROTOCOL = 1
 """Of requests, answers and traces; the host's is in trace.py."""
@@ -21,7 +21,10 @@ class Refused(Exception):
 
 
 class Root:
-    """The folder that holds everything edgeq keeps on a device."""
+    """The folder that holds everything edgeq keeps on a device.
+
+    `started` are this process's own runs: job → what can be read to the end when its run has ended.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -29,6 +32,7 @@ class Root:
         self.blobs = os.path.join(path, "blobs")
         self.runs = os.path.join(path, "runs")
         self.records = os.path.join(path, "records")
+        self.started: Dict[str, int] = {}
 
     def blob(self, digest: str) -> str:
         """Where the file with this SHA-256 is, or will be."""
@@ -68,6 +72,23 @@ def settle(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def touch(path: str) -> None:
+    """Marks a file as in use: the sweep leaves it."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def remove(path: str) -> None:
+    """Removes a file, or a folder with all that is in it, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            for name in os.listdir(path):  # shutil would import every kind of compression
+                remove(os.path.join(path, name))
+            os.rmdir(path)
+        else:
+            os.remove(path)
 
 
 def write_json(path: str, value: Any, durable: bool = False) -> None:

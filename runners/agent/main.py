@@ -1,7 +1,6 @@
-"""The agent's commands. `python3 AGENT ROOT call` reads a JSON object with a list of them, answers with one.
+"""The agent's commands. `python3 AGENT ROOT` answers each line, JSON with a list of them, with another line.
 
-Two more are for the agent itself: `engine` (child.py) and `supervise FOLDER` (run.py).
-A start costs most on a small device: many commands go into one, and each imports no more than it needs.
+One process serves a session from its first command to its last: a start costs most on a small device.
 """
 
 from __future__ import annotations
@@ -11,28 +10,27 @@ import hashlib
 import json
 import os
 import select
-import shutil
-import signal
-import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List
 
-from . import facts, lease
-from .files import PROTOCOL, Refused, Root, publish, read_json, read_text, storage_errors, write_json
+from . import facts, lease, runs
+from .files import PROTOCOL, Refused, Root, publish, read_json, remove, storage_errors, touch, write_json
 
 Json = Dict[str, Any]
 KEEP_S = 7 * 24 * 3600.0
 """Runs and blobs that nobody has touched for this long are swept away."""
 KEEP_RUNS = 8
 """The newest runs stay in any case: where the calendar jumps by years, all that was measured looks old."""
+IDLE_S = 60.0
+"""A host that is silent for so long is gone, whatever the network believes; leases are renewed more often."""
+BLOCK_BYTES = 1 << 16
+GONE = 3
 
 
 def probe(root: Root, _: Json) -> Json:
     """What this device is."""
-    from . import power
-
-    return dict(facts.probe(root.path), power_sources=power.describe(facts.sysfs()))
+    return facts.known(root.path)
 
 
 def unpack(root: Root, request: Json) -> Json:
@@ -55,7 +53,7 @@ def unpack(root: Root, request: Json) -> Json:
         with contextlib.suppress(OSError):  # another session was faster, with the same bytes
             os.rename(made, place)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        remove(made)
     with contextlib.suppress(OSError):
         os.remove(sys.argv[0])
     return {}
@@ -72,17 +70,11 @@ def stat(root: Root, request: Json) -> Json:
     parts: Dict[str, int] = {}
     for digest in request["digests"]:
         if os.path.exists(root.blob(digest)):
-            _touch(root, digest)
+            touch(root.blob(digest))
             have.append(digest)
         elif os.path.exists(root.blob(digest) + ".part"):
             parts[digest] = os.path.getsize(root.blob(digest) + ".part")
     return {"have": have, "parts": parts, "free_bytes": facts.free_disk(root.path)}
-
-
-def _touch(root: Root, digest: str) -> None:
-    """Marks a blob as in use: the sweep leaves it."""
-    with contextlib.suppress(OSError):
-        os.utime(root.blob(digest))
 
 
 def commit(root: Root, request: Json) -> Json:
@@ -127,91 +119,6 @@ def release_lease(root: Root, request: Json) -> Json:
     return {}
 
 
-def start(root: Root, request: Json) -> Json:
-    """Starts a run, detached; asked twice with the same job it starts once.
-
-    Waits up to `wait_s` for its end, asleep, and answers with the trace of a run that is done by then.
-    """
-    from .run import State
-
-    job = request["job"]
-    folder = root.run(job["id"])
-    if os.path.exists(os.path.join(folder, "state.json")):
-        return {}
-    lease.check(root, request["token"])
-    handle = _run_lock(root)
-    with storage_errors():
-        os.makedirs(folder, exist_ok=True)
-        write_json(os.path.join(folder, "job.json"), job)
-        State(folder).tell("starting", 0, 0)
-        log = open(os.path.join(folder, "agent.log"), "ab")  # noqa: SIM115
-    for variant in job["variants"]:
-        for digest in (variant["model"], variant["library"], *(feed["blob"] for feed in variant["feeds"])):
-            _touch(root, digest)
-    ended, alive = os.pipe()  # the run holds the other end for as long as it lives
-    process = subprocess.Popen(
-        [sys.executable, sys.argv[0], root.path, "supervise", folder],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        pass_fds=[handle, alive],
-        start_new_session=True,
-        cwd=root.path,
-    )
-    lease.describe_run(handle, job["id"], request["owner"], request["token"], process.pid)
-    os.close(handle)
-    os.close(alive)
-    select.select([ended], [], [], request["wait_s"])
-    done = (read_json(os.path.join(folder, "state.json")) or {}).get("state") == "done"
-    return {"trace": read_json(os.path.join(folder, "trace.json"))} if done else {}
-
-
-def _run_lock(root: Root) -> int:
-    for _ in range(20):  # a status query holds it for a moment
-        handle = lease.try_run_lock(root)
-        if handle is not None:
-            return handle
-        time.sleep(0.05)
-    living = lease.own_run(root) or {}
-    raise Refused("lease", "a run of %s (%s) is still going on" % (living.get("owner"), living.get("job")))
-
-
-def status(root: Root, request: Json) -> Json:
-    """How a run stands: running, done, failed with a message, or missing."""
-    folder = root.run(request["job"])
-    living = lease.own_run(root)  # asked before the state is read, so that an end in between is seen as such
-    state = read_json(os.path.join(folder, "state.json"))
-    if not state:
-        return {"state": "missing"}
-    if state["state"] == "running" and (living or {}).get("job") != request["job"]:
-        message = "the agent was killed on the device (by hand, by a reboot or for lack of memory)"
-        return {"state": "failed", "message": message + _log_tail(folder)}
-    return dict(state)
-
-
-def stop(root: Root, request: Json) -> Json:
-    """Kills a living run with all its processes."""
-    from .run import PARTIAL, State
-
-    living = lease.own_run(root)
-    if living and living.get("job") == request["job"]:
-        folder = root.run(request["job"])
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(living["pid"], signal.SIGSTOP)  # it must not write while its end is written here
-        with contextlib.suppress(OSError):  # what was stopped on purpose leaves no part of a result
-            os.remove(os.path.join(folder, PARTIAL))
-        State(folder).end("failed", "the run was stopped")
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(living["pid"], signal.SIGKILL)
-    return {}
-
-
-def forget(root: Root, request: Json) -> Json:
-    """Removes a run's folder."""
-    shutil.rmtree(root.run(request["job"]), ignore_errors=True)
-    return {}
-
-
 def write_record(root: Root, request: Json) -> Json:
     """Keeps a small named JSON."""
     with storage_errors():
@@ -237,7 +144,7 @@ def sweep(root: Root) -> None:
         with contextlib.suppress(OSError):
             if os.path.getmtime(path) >= oldest or path == own:
                 continue
-            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+            remove(path)
 
 
 def _half_written(root: Root) -> List[str]:
@@ -255,11 +162,6 @@ def _by_age(folder: str) -> List[str]:
         return []
 
 
-def _log_tail(folder: str) -> str:
-    lines = (read_text(os.path.join(folder, "agent.log")) or "").splitlines()
-    return ": " + lines[-1] if lines else ""
-
-
 COMMANDS: Dict[str, Callable[[Root, Json], Json]] = {
     "unpack": unpack,
     "probe": probe,
@@ -269,31 +171,44 @@ COMMANDS: Dict[str, Callable[[Root, Json], Json]] = {
     "discard": discard,
     "take-lease": take_lease,
     "release-lease": release_lease,
-    "start": start,
-    "status": status,
-    "stop": stop,
-    "forget": forget,
+    "start": runs.start,
+    "watch": runs.watch,
+    "stop": runs.stop,
+    "forget": runs.forget,
     "write-record": write_record,
     "records": records,
 }
 
 
 def main() -> int:
-    """Runs commands up to the first refusal; the exit code is 0 whenever there is an answer."""
-    if sys.argv[1] == "engine":
-        from .child import serve
-
-        return serve()
+    """Answers until standard input ends, or nobody has asked for a while."""
     root = Root(sys.argv[1])
-    if sys.argv[2] == "supervise":
-        from .run import supervise
+    os.chdir("/")  # what is held open cannot be unmounted
+    for line in _lines():
+        if not os.path.exists(sys.argv[0]):
+            return GONE  # somebody has emptied the cache, this program included
+        sys.stdout.write(json.dumps(_answers(root, json.loads(line))) + "\n")
+        sys.stdout.flush()
+    return 0
 
-        return supervise(root, sys.argv[3])
+
+def _lines() -> Iterator[bytes]:
+    """The lines of standard input, as long as they come."""
+    rest = b""
+    while select.select([0], [], [], IDLE_S)[0]:
+        block = os.read(0, BLOCK_BYTES)
+        if not block:
+            return
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+
+
+def _answers(root: Root, request: Json) -> Json:
+    """The answers to commands up to the first refusal, which is told as well."""
     told: Json = {"protocol": PROTOCOL, "answers": []}
     try:
-        for command, request in json.load(sys.stdin)["calls"]:
-            told["answers"].append(COMMANDS[command](root, request))
+        for command, details in request["calls"]:
+            told["answers"].append(COMMANDS[command](root, details))
     except Refused as refusal:
         told["refused"] = {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}
-    json.dump(told, sys.stdout)
-    return 0
+    return told

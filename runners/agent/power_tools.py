@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import threading
 from typing import Dict, Iterable, Iterator, List, Optional, Tuple
@@ -16,7 +15,7 @@ PMIC_LINE = re.compile(r"(\w+)_([AV]) (?:current|volt)\(\d+\)=([\d.]+)[AV]")
 
 def vcgencmd(_: str) -> Iterator[Meter]:
     """Raspberry Pi 5's power management chip: current times voltage per rail, an estimate."""
-    program = shutil.which("vcgencmd")
+    program = _which("vcgencmd")
     if not program:
         raise Unavailable("no vcgencmd: not a Raspberry Pi, or its firmware tools are missing")
     rails = sorted(_pmic(program))
@@ -28,6 +27,12 @@ def vcgencmd(_: str) -> Iterator[Meter]:
         return [found.get(rail) for rail in rails]
 
     yield Meter("vcgencmd", [Rail(rail, WATT) for rail in rails], read, 0.0, 0.2)
+
+
+def _which(name: str) -> Optional[str]:
+    """A program's path; shutil's own brings every kind of compression with it, at each start of the agent."""
+    paths = (os.path.join(folder, name) for folder in os.get_exec_path())
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
 
 
 def _pmic(program: str) -> Dict[str, float]:
@@ -51,7 +56,7 @@ POWER = re.compile(r"^\s*([A-Z][A-Za-z -]*?) Power(?: \([^)]*\))?: *([\d.]+) *(m
 
 def powermetrics(_: str) -> Iterator[Meter]:
     """Apple silicon's own estimates (powermetrics(1), sampler cpu_power): CPU, GPU, ANE and their sum."""
-    program = shutil.which("powermetrics")
+    program = _which("powermetrics")
     if not program:
         raise Unavailable("no powermetrics: not macOS")
     if os.geteuid() != 0:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import facts, power
 from .engine_process import Child, VariantFailed
@@ -53,21 +53,28 @@ class State:
 
 
 class Run:
-    """Executes a job; `trace` is what was observed."""
+    """Executes a job. Engine processes are forked at once, all of them: later there are threads."""
 
     def __init__(self, root: Root, folder: str, state: State) -> None:
         self._root, self._folder, self._state = root, folder, state
         self._job: Dict[str, Any] = read_json(os.path.join(folder, "job.json"))
-        self._children: Dict[str, Child] = {}
+        variants = self._job["variants"]
+        logs = [os.path.join(folder, "engine-%d.log" % index) for index in range(len(variants))]
+        self._children = {variant["name"]: Child(log) for variant, log in zip(variants, logs)}
+        self._profilers = [Child(log) for log in logs] if self._job["per_op"] else []
         self._traces: Dict[str, Dict[str, Any]] = {
-            variant["name"]: {"name": variant["name"], "status": "done", "reason": ""}
-            for variant in self._job["variants"]
+            variant["name"]: {"name": variant["name"], "status": "done", "reason": ""} for variant in variants
         }
         self._unfinished = set(self._traces)
         self._snapshots: List[Dict[str, Any]] = []
         self._idle: List[Dict[str, int]] = []
         self._started = time.time()
-        self._facts = dict(facts.probe(root.path), power_sources=power.describe(facts.sysfs()))
+        self._facts = facts.known(root.path)
+
+    @property
+    def timeout_s(self) -> float:
+        """After which the run is to be stopped."""
+        return float(self._job["timeout_seconds"])
 
     def execute(self) -> Dict[str, Any]:
         """All phases in order; a failing variant leaves the others alone."""
@@ -119,26 +126,29 @@ class Run:
             write_json(os.path.join(self._folder, PARTIAL), told)
 
     def _load(self) -> None:
+        """One after the other; side by side where no times are asked for."""
         variants = self._job["variants"]
+        if not self._job["timing"]:
+            for variant in variants:
+                self._children[variant["name"]].tell("load", **self._loading(variant))
         for index, variant in enumerate(variants):
-            self._state.tell("loading " + variant["name"], index, len(variants))
-            self._start(index, variant, profile="")
+            name = variant["name"]
+            self._state.tell("loading " + name, index, len(variants))
+            if self._job["timing"]:
+                self._children[name].tell("load", **self._loading(variant))
+            self._traces[name].update(self._hear(name, self._children[name].hear) or {})
 
-    def _start(self, index: int, variant: Dict[str, Any], profile: str) -> None:
-        name = variant["name"]
-        child = Child(variant, os.path.join(self._folder, "engine-%d.log" % index))
-        self._children[name] = child
-        found = self._ask(name, "load", variant=variant, blobs=self._root.blobs, profile=profile)
-        if found and not profile:
-            self._traces[name].update(found)
+    def _loading(self, variant: Dict[str, Any], profile: str = "") -> Dict[str, Any]:
+        return {"variant": variant, "blobs": self._root.blobs, "profile": profile}
 
     def _ask(self, name: str, do: str, **request: Any) -> Optional[Dict[str, Any]]:
         """Asks a variant's engine; a refusal fails the variant and gives None, as does asking it again."""
         child = self._children.get(name)
-        if child is None:
-            return None
+        return self._hear(name, lambda: child.ask(do, **request)) if child else None
+
+    def _hear(self, name: str, answer: Callable[[], Dict[str, Any]]) -> Optional[Dict[str, Any]]:
         try:
-            return child.ask(do, **request)
+            return answer()
         except VariantFailed as error:
             self._traces[name].update(status="failed", reason=str(error))
             self._children.pop(name).close()
@@ -206,16 +216,15 @@ class Run:
         """Per-operator times, in processes of their own: profiling costs time and memory."""
         timing = self._job["timing"]
         inferences = timing["profiled"] if timing else PROFILED_INFERENCES
-        for index, variant in enumerate(self._job["variants"] if self._job["per_op"] else ()):
+        for index, (variant, child) in enumerate(zip(self._job["variants"], self._profilers)):
             trace = self._traces[variant["name"]]
             if trace["status"] == "failed":
+                child.close()
                 continue
             self._state.tell("profiling " + variant["name"], index, len(self._job["variants"]))
-            log = os.path.join(self._folder, "engine-%d.log" % index)
-            child = Child(variant, log)
             try:
                 target = os.path.join(self._folder, "profile-%d" % index)
-                child.ask("load", variant=variant, blobs=self._root.blobs, profile=target)
+                child.ask("load", **self._loading(variant, target))
                 ops = child.ask("profile", inferences=inferences)["ops"]
                 trace["ops"] = [{"name": n, "calls": k, "total_ns": t} for n, k, t in ops]
             except VariantFailed as error:
@@ -238,9 +247,18 @@ class Run:
 def supervise(root: Root, folder: str) -> int:
     """The detached process: executes the job, writes trace.json, kills its whole group on time-out."""
     state = State(folder)
-    job = read_json(os.path.join(folder, "job.json"))
-    timeout_s = job["timeout_seconds"]
+    try:
+        run = Run(root, folder, state)
+        _expire_after(run.timeout_s, state)
+        _write_out(os.path.join(folder, "trace.json"), run.execute())
+        state.end("done")
+    except Exception as error:
+        state.end("failed", "%s: %s" % (type(error).__name__, error))
+        raise  # the traceback goes to the run's log
+    return 0
 
+
+def _expire_after(timeout_s: float, state: State) -> None:
     def expire() -> None:
         state.end("failed", "the run took longer than its %g s and was stopped" % timeout_s)
         os.killpg(0, signal.SIGKILL)
@@ -248,13 +266,6 @@ def supervise(root: Root, folder: str) -> int:
     watchdog = threading.Timer(timeout_s, expire)
     watchdog.daemon = True
     watchdog.start()
-    try:
-        _write_out(os.path.join(folder, "trace.json"), Run(root, folder, state).execute())
-        state.end("done")
-    except Exception as error:
-        state.end("failed", "%s: %s" % (type(error).__name__, error))
-        raise  # the traceback goes to the run's log
-    return 0
 
 
 def _write_out(path: str, trace: Mapping[str, Any]) -> None:

@@ -9,12 +9,14 @@ import contextlib
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import StorageError, UnreachableError
 from edgeq.runners.ssh import link
+from edgeq.runners.ssh.channel import ClosedByDeviceError, SshConversation, ended, send, until_newline
 from edgeq.runners.ssh.config import SshAddress
 from edgeq.runners.ssh.link import STALL_S, Connector
 from edgeq.runners.transport import BLOCK_BYTES, Completed, Progress
@@ -58,7 +60,15 @@ class SshTransport:
             with contextlib.suppress(OSError):  # a command need not read its input; its exit code tells
                 channel.sendall(stdin)
             channel.shutdown_write()
-            return self._end(channel, time.monotonic() + timeout_s)
+            return ended(channel, time.monotonic() + timeout_s)
+
+    def converse(self, argv: Sequence[str]) -> SshConversation:
+        """See Transport."""
+        connection = self._connection()
+        guard = partial(self._guarded, connection, argv[0])
+        with guard():
+            channel = self._open(connection, argv)
+        return SshConversation(channel, guard)
 
     def put(self, source: Path, target: str, *, offset: int = 0, progress: Progress | None = None) -> None:
         """See Transport."""
@@ -71,13 +81,13 @@ class SshTransport:
         with file, self._channel(argv, STALL_S) as channel:
             total = source.stat().st_size
             file.seek(offset)
-            with contextlib.suppress(_ClosedByDeviceError):  # its exit code tells why
+            with contextlib.suppress(ClosedByDeviceError):  # its exit code tells why
                 while block := file.read(BLOCK_BYTES):
-                    _send(channel, block)
+                    send(channel, block)
                     if progress:
                         progress(file.tell(), total)
             channel.shutdown_write()
-            done = self._end(channel, time.monotonic() + STALL_S)
+            done = ended(channel, time.monotonic() + STALL_S)
         if done.code:
             raise StorageError(f"{source.name} cannot be stored: {_words(done.stderr)}", where=self.where)
 
@@ -100,9 +110,9 @@ class SshTransport:
             self._drop()
 
     def _receive(self, channel: Any, file: Any, source: str, progress: Progress | None) -> None:
-        head, _, rest = _until_newline(channel).partition(b"\n")
+        head, _, rest = until_newline(channel).partition(b"\n")
         if not head.strip().isdigit():
-            done = self._end(channel, time.monotonic() + STALL_S)
+            done = ended(channel, time.monotonic() + STALL_S)
             raise StorageError(f"{source} cannot be read: {_words(done.stderr)}", where=self.where)
         total, got = int(head), len(rest)
         file.write(rest)
@@ -111,38 +121,40 @@ class SshTransport:
             got += len(block)
             if progress:
                 progress(got, total)
-        if self._end(channel, time.monotonic() + STALL_S).code or got < total:
+        if ended(channel, time.monotonic() + STALL_S).code or got < total:
             raise StorageError(f"{source}: only {got} of {total} bytes could be read", where=self.where)
 
     @contextlib.contextmanager
     def _channel(self, argv: Sequence[str], timeout_s: float) -> Iterator[Any]:
-        """A command's channel; what paramiko and the socket raise is translated here and nowhere else."""
+        """A command's channel, closed with the block."""
+        connection = self._connection()
+        with (
+            self._guarded(connection, argv[0]),
+            contextlib.closing(self._open(connection, argv)) as channel,
+        ):
+            channel.settimeout(timeout_s)
+            yield channel
+
+    def _open(self, connection: Any, argv: Sequence[str]) -> Any:
+        channel = connection.open_session(timeout=self._timeout_s)
+        channel.settimeout(self._timeout_s)
+        channel.exec_command(shlex.join(argv).encode("utf-8", "surrogateescape"))
+        return channel
+
+    @contextlib.contextmanager
+    def _guarded(self, connection: Any, word: str) -> Iterator[None]:
+        """What paramiko and the socket raise is translated here and nowhere else."""
         import paramiko
 
-        transport = self._connection()
         try:
-            channel = transport.open_session(timeout=self._timeout_s)
-            channel.settimeout(timeout_s)
-            with contextlib.closing(channel):
-                channel.exec_command(shlex.join(argv).encode("utf-8", "surrogateescape"))
-                yield channel
+            yield
         except (paramiko.SSHException, EOFError, ConnectionError, TimeoutError) as error:
-            self._forget(transport)
+            self._forget(connection)
             raise UnreachableError(
-                f"the connection was lost at `{argv[0]}`: {error or type(error).__name__}",
+                f"the connection was lost at `{word}`: {error or type(error).__name__}",
                 where=self.where,
                 hint="check the device and its network, then run the same command again",
             ) from error
-
-    def _end(self, channel: Any, deadline: float) -> Completed:
-        # stderr waits in the channel's window (2 MB) while stdout is drained; our commands write less.
-        stdout = _drain(channel.recv, deadline)
-        stderr = _drain(channel.recv_stderr, deadline)
-        if not channel.status_event.wait(max(deadline - time.monotonic(), 1.0)):
-            raise TimeoutError("no exit code arrived")
-        if channel.exit_status == -1 and not channel.get_transport().is_active():
-            raise EOFError("closed by the other side")
-        return Completed(channel.exit_status, stdout, stderr)
 
     def _connection(self) -> Any:
         with self._lock:
@@ -159,40 +171,6 @@ class SshTransport:
     def _drop(self) -> None:
         link.close(self._links)
         self._links = []
-
-
-class _ClosedByDeviceError(Exception):
-    """The device closed the channel while we were sending: its command has ended."""
-
-
-def _send(channel: Any, block: bytes) -> None:
-    try:
-        channel.sendall(block)
-    except TimeoutError:
-        raise
-    except OSError as error:
-        if not channel.get_transport().is_active():
-            raise EOFError("closed by the other side") from error
-        raise _ClosedByDeviceError from error
-
-
-def _drain(receive: Callable[[int], bytes], deadline: float) -> bytes:
-    blocks = []
-    while block := receive(BLOCK_BYTES):
-        blocks.append(block)
-        if time.monotonic() > deadline:
-            raise TimeoutError("the command did not end in time")
-    return b"".join(blocks)
-
-
-def _until_newline(channel: Any) -> bytes:
-    found = b""
-    while b"\n" not in found:
-        block = channel.recv(BLOCK_BYTES)
-        if not block:
-            break
-        found += block
-    return found
 
 
 def _words(stderr: bytes) -> str:

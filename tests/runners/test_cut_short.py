@@ -16,7 +16,7 @@ import pytest
 from tiny_models import job, onnx_variant, tflite_variant
 
 from edgeq.errors import LeaseError, RunError
-from edgeq.runners.local import LocalTransport
+from edgeq.runners.local import LocalConversation, LocalTransport
 from edgeq.runners.session import CutShortError, RunProgress, Session
 from edgeq.runners.trace import Feed, Status, Timing, Trace
 from edgeq.runners.transport import Completed
@@ -25,9 +25,11 @@ LONG = Timing(10, 60.0, 90.0, rounds=60)
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Session:
+def local(tmp_path: Path) -> Iterator[Session]:
     """This machine as a device."""
-    return Session(LocalTransport(), owner="ann@laptop", root=str(tmp_path / "device"))
+    found = Session(LocalTransport(), owner="ann@laptop", root=str(tmp_path / "device"))
+    yield found
+    found.close()
 
 
 def run_until(session: Session, work: object, ready: Callable[[Path], bool]) -> Trace:
@@ -110,12 +112,15 @@ class As(LocalTransport):
 
     def __init__(self, uid: int, home: Path, leases: Path) -> None:
         super().__init__({"HOME": str(home), "EDGEQ_HOME": "", "EDGEQ_LEASES": str(leases)})
-        self._uid = uid
+        self._user = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--")
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
         """See LocalTransport."""
-        user = ("setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups", "--")
-        return super().run((*user, *argv), stdin=stdin, timeout_s=timeout_s)
+        return super().run((*self._user, *argv), stdin=stdin, timeout_s=timeout_s)
+
+    def converse(self, argv: Sequence[str]) -> LocalConversation:
+        """See LocalTransport."""
+        return super().converse((*self._user, *argv))
 
 
 @pytest.fixture

@@ -39,9 +39,11 @@ LONG = Timing(10, 20.0, 30.0, rounds=40)
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Session:
+def local(tmp_path: Path) -> Iterator[Session]:
     """This machine as a device."""
-    return Session(LocalTransport(), owner="ann@laptop", root=str(tmp_path / "device"))
+    found = Session(LocalTransport(), owner="ann@laptop", root=str(tmp_path / "device"))
+    yield found
+    found.close()
 
 
 @pytest.fixture(params=["local", "ssh"])
@@ -204,6 +206,7 @@ def test_ctrl_c_stops_the_run_on_the_device(local: Session, tmp_path: Path) -> N
             local.run(work, interrupt)
         with pytest.raises(RunError, match="was stopped"):
             local.collect(work.id)
+    local.close()
     assert_nothing_runs(tmp_path)
 
 
@@ -212,6 +215,7 @@ def test_a_run_that_takes_too_long_is_killed(local: Session, tmp_path: Path) -> 
         work = job(onnx_variant(local, tmp_path), timing=LONG, timeout_seconds=2.0)
         with pytest.raises(RunError, match="longer than its 2 s"):
             local.run(work)
+    local.close()
     assert_nothing_runs(tmp_path)
 
 
@@ -229,6 +233,7 @@ def test_a_killed_agent_is_an_error_and_a_retry_succeeds(
         with pytest.raises(RunError, match="agent was killed"):
             local.run(work, kill)
         assert local.run(job(variant)).variants[0].status is Status.DONE
+    local.close()
     assert_nothing_runs(tmp_path)
 
 
@@ -451,6 +456,7 @@ def test_a_shell_that_talks_is_named_as_the_cause(make_sshd: Callable[..., Sshd]
     device = make_sshd("device")
     session = device.session()
     session.probe()
+    session.close()
     (device.home / ".bashrc").write_text("echo welcome\n")
     (device.home / ".profile").write_text("echo welcome\n")
     if session._transport.run(("true",)).stdout == b"":
