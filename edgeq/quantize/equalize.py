@@ -81,9 +81,9 @@ def equalize(
         if divisor is None:
             continue
         for node in chain.writers:
-            _divide_outputs(node, divisor)
+            divide_outputs(node, divisor)
         for node in chain.readers:
-            _multiply_inputs(node, divisor)
+            multiply_inputs(node, divisor)
         for value in chain.values:
             if META in value.meta:
                 mean, std = value.meta[META]
@@ -207,22 +207,25 @@ def _by_input(node: ir.Node) -> Floats:
     return greatest
 
 
-def _divide_outputs(node: ir.Node, divisor: Floats) -> None:
+def divide_outputs(node: ir.Node, divisor: Floats) -> None:
+    """Divides the output channels of a layer, [C], in place."""
     axis = 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1 else 1
-    _scale(node.inputs[1], 1.0 / divisor, axis)
+    scale(node.inputs[1], 1.0 / divisor, axis)
     if len(node.inputs) > 2:
-        _scale(node.inputs[2], 1.0 / divisor, -1)
+        scale(node.inputs[2], 1.0 / divisor, -1)
 
 
-def _multiply_inputs(node: ir.Node, divisor: Floats) -> None:
+def multiply_inputs(node: ir.Node, divisor: Floats) -> None:
+    """Multiplies what a layer makes of its input channels, [C], in place."""
     if node.op_type == "Conv":
         axis = 0 if _is_depthwise(node) else 1
     else:
         axis = 1 if node.attributes.get_int("transB", 0) == 1 else 0
-    _scale(node.inputs[1], divisor, axis)
+    scale(node.inputs[1], divisor, axis)
 
 
-def _scale(value: ir.Value | None, factor: Floats, axis: int) -> None:
+def scale(value: ir.Value | None, factor: Floats, axis: int) -> None:
+    """Multiplies a constant along an axis, in place."""
     if value is None:
         return
     array = np.asarray(_array(value), np.float64)

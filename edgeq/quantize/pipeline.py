@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -14,15 +13,14 @@ from edgeq.progress import SILENT, Progress
 from edgeq.quantize.assign import make_plan
 from edgeq.quantize.calibration import FloatSession, calibrate
 from edgeq.quantize.correct import affordable, correct_biases
-from edgeq.quantize.dialect import WeightGranularity
-from edgeq.quantize.equalize import channel_values, equalize
 from edgeq.quantize.gram import Grams
 from edgeq.quantize.parts import Gatherer, Parts, Samples
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
-from edgeq.quantize.search import EXPONENTS, METHODS, Choice, best_of, output_sqnr_db
+from edgeq.quantize.scaling import scaled, scalings
+from edgeq.quantize.search import METHODS, Choice, best_of, output_sqnr_db
 from edgeq.quantize.simulate import round_weights_to, simulated
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -79,10 +77,11 @@ def quantize(
     calibrate(graph, _told(gatherer, progress), replace(recipe, ranges=RangeMethod.MIN_MAX), on_outputs)
     parts = gatherer.parts()
     prepared = prepare(graph)
-    recipe, notes = _searched(prepared, parts, recipe, progress)
-    model, scaled = _equalized(prepared, parts.all, recipe.equalize or 0.0)
-    if scaled:
-        notes.append(f"the output channels of {len(scaled)} layers were scaled to use their grids evenly")
+    choice, notes = _searched(prepared, parts, recipe, progress)
+    recipe = replace(recipe, ranges=choice.ranges)
+    model, layers = scaled(prepared, parts.all, choice.scaling)
+    if layers:
+        notes.append(f"the output channels of {len(layers)} layers were scaled to use their grids evenly")
     progress.stage("calibrate", len(samples))
     statistics = calibrate(model, _told(samples, progress), recipe)
     reference, plan = make_plan(model, statistics, recipe)
@@ -94,33 +93,31 @@ def _needs_parts(recipe: Recipe) -> bool:
     """Whether more is asked for than ranges by one method."""
     return (
         recipe.equalize != 0.0
+        or recipe.smooth != 0.0
         or recipe.ranges is RangeMethod.SEARCHED
         or recipe.rounding is Rounding.OPTIMAL
         or recipe.correction
     )
 
 
-def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress) -> tuple[Recipe, list[str]]:
-    """The recipe with one exponent and one range method, the best for the samples held back."""
+def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress) -> tuple[Choice, list[str]]:
+    """How channels are scaled and ranges found: the best for the samples held back."""
     methods = METHODS if recipe.ranges is RangeMethod.SEARCHED else (recipe.ranges,)
-    exponents = EXPONENTS if recipe.equalize is None else (recipe.equalize,)
-    if recipe.weights is not WeightGranularity.PER_CHANNEL or (recipe.equalize is None and not parts.split):
-        exponents = (0.0,)
+    tried = scalings(model, recipe, parts.split)
     found: dict[Choice, float] = {}
     judges = sum(len(held) for _, held in parts.folds)
-    if len(methods) * len(exponents) > 1:
-        progress.stage("search", len(exponents) * len(parts.folds) * len(parts.all))
-        for exponent in exponents:
-            choices = [Choice(exponent, method) for method in methods]
+    if len(methods) * len(tried) > 1:
+        progress.stage("search", len(tried) * len(parts.folds) * len(parts.all))
+        for scaling in tried:
+            choices = [Choice(scaling, method) for method in methods]
             for fitted, held in parts.folds:
                 for choice, figure in _tried(model, fitted, held, choices, recipe, progress).items():
                     found[choice] = found.get(choice, 0.0) + figure * len(held) / judges
-    best = best_of(found, tuple(found)) if found else Choice(exponents[0], methods[0])
-    recipe = replace(recipe, ranges=best.ranges, equalize=best.equalize)
     if not found:
-        return recipe, []
+        return Choice(tried[0], methods[0]), []
+    best = best_of(found, tuple(found))
     listed = ", ".join(f"{choice} {figure:.1f}" for choice, figure in found.items())
-    return recipe, [
+    return best, [
         f"ranges are {best}, the best for this network's output; SQNR in dB with activations alone "
         f"quantised, on {judges} samples{' that were held back' if parts.split else ''}: {listed}"
     ]
@@ -134,29 +131,14 @@ def _tried(
     recipe: Recipe,
     progress: Progress,
 ) -> dict[Choice, float]:
-    """Output SQNR with the activations quantised by each choice; all have the same exponent."""
-    scaled, _ = _equalized(model, fitted, choices[0].equalize)
-    statistics = calibrate(scaled, _told(fitted, progress), replace(recipe, ranges=choices[0].ranges))
+    """Output SQNR with the activations quantised by each choice; all scale alike."""
+    model_scaled, _ = scaled(model, fitted, choices[0].scaling)
+    statistics = calibrate(model_scaled, _told(fitted, progress), replace(recipe, ranges=choices[0].ranges))
     versions = {
-        choice: simulated(*make_plan(scaled, statistics, replace(recipe, ranges=choice.ranges)))
+        choice: simulated(*make_plan(model_scaled, statistics, replace(recipe, ranges=choice.ranges)))
         for choice in choices
     }
     return output_sqnr_db(model, versions, _told(held, progress))
-
-
-def _equalized(
-    model: ir.Model, samples: Sequence[Arrays], exponent: float
-) -> tuple[ir.Model, tuple[str, ...]]:
-    if exponent == 0.0:
-        return model, ()
-    session = FloatSession(model, channel_values(model))
-    peaks: dict[str, NDArray[np.float64]] = {}
-    for sample in samples:
-        for name, values in session.run(sample).items():
-            flat = values.reshape(values.shape[1], -1)
-            peak = np.maximum(flat.max(axis=1), -flat.min(axis=1)).astype(np.float64)
-            peaks[name] = np.maximum(peaks.get(name, 0.0), peak)
-    return equalize(model, peaks, exponent)
 
 
 def _refined(

@@ -60,6 +60,8 @@ class Recipe:
         max_drop: the most points of top-1 accuracy the search may lose; negative for no limit. Needs labels.
         max_price: the dearest network the search may choose for `aim_db`, in units of the all-int8 one's
             operations; 0 for no limit. What `min_agreement` and `max_drop` ask for may cost more.
+        smooth: the migration strength of smoothing in transformers (`edgeq.quantize.smooth`), 0 for none;
+            None tries some, as `equalize` does.
     """
 
     name: str = "balanced"
@@ -78,6 +80,7 @@ class Recipe:
     min_agreement: float = 0.0
     max_drop: float = -1.0
     max_price: float = 0.0
+    smooth: float | None = None
 
     def __post_init__(self) -> None:
         if not 50.0 < self.percentile <= 100.0:
@@ -86,10 +89,11 @@ class Recipe:
                 where=f"recipe {self.name}",
             )
 
-        if self.equalize is not None and not 0.0 <= self.equalize <= 1.0:
-            raise UsageError(
-                f"equalize must be between 0 and 1, not {self.equalize}", where=f"recipe {self.name}"
-            )
+        for key, strength in (("equalize", self.equalize), ("smooth", self.smooth)):
+            if strength is not None and not 0.0 <= strength <= 1.0:
+                raise UsageError(
+                    f"{key} must be between 0 and 1, not {strength}", where=f"recipe {self.name}"
+                )
 
         if self.max_price < 0.0 or self.aim_db < 0.0:
             raise UsageError("aim_db and max_price must not be negative", where=f"recipe {self.name}")
@@ -136,7 +140,12 @@ class Recipe:
 
 NAMED = {
     "fast": Recipe(
-        "fast", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST, correction=False
+        "fast",
+        ranges=RangeMethod.MIN_MAX,
+        equalize=0.0,
+        smooth=0.0,
+        rounding=Rounding.NEAREST,
+        correction=False,
     ),
     "balanced": Recipe("balanced"),
     "best": Recipe("best", aim_db=30.5, max_price=2.25),

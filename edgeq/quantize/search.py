@@ -20,15 +20,12 @@ from numpy.typing import NDArray
 from edgeq.measure.accuracy import sqnr_db
 from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.recipe import RangeMethod
+from edgeq.quantize.scaling import Scaling
 
 Arrays = Mapping[str, NDArray[Any]]
 
 METHODS = (RangeMethod.ADAPTIVE, RangeMethod.MEAN_MIN_MAX, RangeMethod.MSE)
 """Range methods that are tried, the first unless another is better."""
-
-EXPONENTS = (0.0, 0.3)
-"""Exponents of equalisation that are tried. More spares activations but costs weights (0.5: MobileNetV2's
-activations gain 0.2 dB, its rounded weights lose 1.8)."""
 
 LEAST_GAIN_DB = 0.1
 
@@ -37,13 +34,13 @@ Version = TypeVar("Version")
 
 @dataclass(frozen=True)
 class Choice:
-    """What is searched for: how channels are equalised and ranges found."""
+    """What is searched for: how channels are scaled and ranges found."""
 
-    equalize: float
+    scaling: Scaling
     ranges: RangeMethod
 
     def __str__(self) -> str:
-        return f"{self.ranges}{f' after equalisation {self.equalize:g}' if self.equalize else ''}"
+        return f"{self.ranges}{self.scaling}"
 
 
 def output_sqnr_db(

@@ -21,7 +21,7 @@ from edgeq.quantize.equalize import channel_values, equalize
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import Recipe
-from edgeq.quantize.search import EXPONENTS
+from edgeq.quantize.scaling import EXPONENTS
 from edgeq.quantize.statistics import Normal, Statistics
 
 Bounds = Mapping[str, tuple[float, float]]

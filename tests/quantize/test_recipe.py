@@ -20,7 +20,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         'equalize = 1\nrounding = "optimal"\ncorrection = true\n'
         'keep_float = ["head/*"]\nio = "int8"\nactivations = "s8"\n'
         'int16 = ["stem"]\nfiner = ["int16", "float32"]\naim_db = 30\nmin_agreement = 0.98\n'
-        "max_drop = 0.5\nmax_price = 1.5\n"
+        "max_drop = 0.5\nmax_price = 1.5\nsmooth = 0.5\n"
     )
     assert Recipe.load(path) == Recipe(
         "mine",
@@ -39,6 +39,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         0.98,
         0.5,
         1.5,
+        0.5,
     )
 
 
@@ -50,6 +51,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         ("percentile = 20", "above 50"),
         ('percentile = "99"', "wrong type"),
         ("equalize = 1.5", "between 0 and 1"),
+        ("smooth = -0.5", "smooth must be between 0 and 1"),
         ('rounding = "up"', "nearest, optimal"),
         ('keep_float = "a"', "wrong type"),
         ('base = "worst"', "fast, balanced, best"),
