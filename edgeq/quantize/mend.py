@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,11 @@ ATTEMPTS = 512
 LEAST_RATIO, GREATEST_RATIO = 2.0**-10, 2.0**8
 """XNNPACK adds tensors whose scales are within these factors of the output's."""
 
-MOST_SUMS = 2**17
-"""Of so many, one scale in fifty keeps all clear of ties; of twice as many, one in three thousand."""
+MOST_SUMS = 2**22
+"""Of so many, 128 × 128 positions, a scale is still found; each is looked at by itself."""
+
+_SUMS_LOOKED_AT = 2**28
+"""Over all scales tried for one mean: some ten seconds at the very most."""
 
 ENTRY_STEP = 2.0**-23
 ENTRY_ATTEMPTS = 8192
@@ -34,9 +38,9 @@ _REACH = 6  # float32 neighbours of a tie that are tried; division and reciproca
 _NEAR = 1e-3  # farther from a tie than any kernel's error: 2·255·2^-21 for XNNPACK's multipliers is 2.4e-4,
 # times the ratio of the operands' scale to the output's, where large operands cancel
 
-_ROUNDING = (
-    2.0**-16
-)  # of a step: two float32 roundings of a value below 256, wherever the zero point is added
+_ROUNDING = 2.0**-13
+"""Of a step: farther from a tie than float32 carries a mean and its zero points (512 steps, three roundings),
+times the ratio of the scales."""
 
 Ints = NDArray[np.int64]
 Tied = tuple[bool, bool]
@@ -68,7 +72,7 @@ def entry(out: Quant) -> Quant | None:
     they agree on all reals if they switch from each integer to the next at the same float32.
     """
     for k in range(ENTRY_ATTEMPTS):
-        moved = replace(out, scale=(float(np.float32(out.scale[0] * (1.0 + k * ENTRY_STEP))),))
+        moved = replace(out, scale=(_moved(out, k * ENTRY_STEP),))
         if _enters_alike(moved):
             return moved
     return None
@@ -77,20 +81,25 @@ def entry(out: Quant) -> Quant | None:
 def mean(source: Quant, out: Quant, count: int) -> Quant | None:
     """The grid nearest to `out` for the mean of `count` integers, None if none is near.
 
-    Both runtimes sum exactly and multiply by one float32 factor, source scale / out scale / count, but
-    differ in the order of these divisions and in where they round. So the scale is moved until every order
-    gives the same factor and no possible sum comes so near to a tie that a rounding error could decide.
-    Of more than 514 integers there are too many sums for that: then none is found.
+    Both runtimes sum exactly and scale in float32, but in another order. The scale is moved until all kernels
+    give the same integer for every possible sum, and better still one factor for any order of the divisions,
+    which other versions may have.
     """
-    if count * (source.qmax - source.qmin) > MOST_SUMS:
-        return None
     zero = source.zero_point[0]
-    sums = np.arange(count * (source.qmin - zero), count * (source.qmax - zero) + 1, dtype=np.float64)
-    for k in range(ENTRY_ATTEMPTS):
-        moved = replace(out, scale=(float(np.float32(out.scale[0] * (1.0 + k * ENTRY_STEP))),))
-        if len(_mean_factors(source, moved, count)) == 1 and _clear_of_ties(sums, source, moved, count):
-            return moved
+    sums = np.arange(count * (source.qmin - zero), count * (source.qmax - zero) + 1, dtype=np.int64)
+    tries = _SUMS_LOOKED_AT // sums.size if sums.size <= MOST_SUMS else 0
+    for alike in (True, False):
+        moves = (replace(out, scale=(_moved(out, k * ENTRY_STEP),)) for k in range(ENTRY_ATTEMPTS))
+        fit = (moved for moved in moves if not alike or len(_mean_factors(source, moved, count)) == 1)
+        for moved in islice(fit, tries // 2):
+            if _means_agree(sums, count, source, moved):
+                return moved
     return None
+
+
+def _moved(grid: Quant, share: float) -> float:
+    """The scale, made greater by a share of itself."""
+    return float(np.float32(grid.scale[0] * (1.0 + share)))
 
 
 def _mean_factors(source: Quant, out: Quant, count: int) -> set[np.float32]:
@@ -100,11 +109,18 @@ def _mean_factors(source: Quant, out: Quant, count: int) -> set[np.float32]:
     return {a / (b * n), a / b / n, a / b * (one / n), a * (one / n) / b, a / n / b}
 
 
-def _clear_of_ties(sums: NDArray[np.float64], source: Quant, out: Quant, count: int) -> bool:
-    value = sums * (source.scale[0] / out.scale[0] / count)
-    value = value[np.abs(value) <= out.qmax - out.qmin + 1]
+def _means_agree(sums: Ints, count: int, source: Quant, out: Quant) -> bool:
+    ratio = source.scale[0] / out.scale[0]
+    value = sums * (ratio / count)
     from_tie = np.abs(value - np.floor(value) - 0.5)
-    return bool((from_tie > _ROUNDING).all())
+    near = _ROUNDING * max(1.0, ratio)
+    risky = sums[(from_tie < near) & (np.abs(value) <= out.qmax - out.qmin + 1)]
+    reference, *others = (
+        integers
+        for kernel in (kernels.xnnpack_mean, kernels.ort_mean)
+        for integers in kernel(risky, count, source, out)
+    )
+    return all(np.array_equal(reference, other) for other in others)
 
 
 def _enters_alike(out: Quant) -> bool:
@@ -123,7 +139,7 @@ def _search(
     if one is kernels.xnnpack_add and not LEAST_RATIO <= ratio < GREATEST_RATIO:
         return None
     for k in range(ATTEMPTS):
-        moved = replace(out, scale=(float(np.float32(out.scale[0] * (1.0 + k * STEP))),))
+        moved = replace(out, scale=(_moved(out, k * STEP),))
         left, right = (moved if tied[0] else a), (moved if tied[1] else b)
         if _agree(left, right, moved, exact, one, others):
             return moved
