@@ -211,11 +211,14 @@ def _mixed(
     quantized: Quantized, data: SampleSource | None, request: Request, watch: _Stopwatch
 ) -> tuple[Quantized, Found | None]:
     """Finer numbers for single layers, as far as the recipe asks for them."""
+    from edgeq.quantize.precision.int4 import grouped
     from edgeq.quantize.precision.mixture import ranked, searched, widened
 
     recipe = request.recipe
     if recipe.int16:
         return widened(quantized, recipe), None
+    if recipe.int4:
+        return grouped(quantized, recipe, data), None
     if data is None:
         return _without_search(quantized, recipe), None
     if recipe.searches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,12 +69,17 @@ class Gram:
 
 
 class Grams:
-    """Collects the Gram of every layer's quantised inputs, for all layers with int8 weights."""
+    """Collects the Gram of every layer's quantised inputs, for int8 layers, all or `only` some."""
 
-    def __init__(self, model: ir.Model, plan: Plan, seed: int = 0) -> None:
+    def __init__(
+        self, model: ir.Model, plan: Plan, seed: int = 0, only: Container[str | None] | None = None
+    ) -> None:
         self._rng = np.random.default_rng(seed)
         self._plan = plan
-        self._grams = {node: _empty(node) for node in model.graph if is_layer(node, plan)}
+        chosen = (
+            node for node in model.graph if is_layer(node, plan) and (only is None or node.name in only)
+        )
+        self._grams = {node: _empty(node) for node in chosen}
 
     @property
     def inputs(self) -> tuple[str, ...]:

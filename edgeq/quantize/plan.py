@@ -28,10 +28,12 @@ class Quant:
     """An affine grid: real = scale * (q - zero_point), q a signed integer of `bits` bits.
 
     Attributes:
-        scale: one float32 value (per tensor), or one per index along `axis` (per channel).
+        scale: one float32 value (per tensor), one per index along `axis` (per channel), or one per group
+            (`group`), in the order of a tensor whose `axis` counts groups.
         zero_point: as many as scales; all 0 for weights, biases and 16-bit activations (symmetric).
         bits: 4, 8, 16, or 32 (bias).
         axis: the axis the scales run along, None for per tensor.
+        group: so many neighbours along `axis` share a scale, for each index of the other axes; 0: all do.
         narrow: weights use [-(2^(bits-1) - 1), 2^(bits-1) - 1], so that negation stays inside.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
@@ -43,6 +45,7 @@ class Quant:
     bits: int = 8
     axis: int | None = None
     narrow: bool = False
+    group: int = 0
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8, 16, 32):
@@ -51,6 +54,8 @@ class Quant:
             raise ValueError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points")
         if self.axis is None and len(self.scale) != 1:
             raise ValueError("a per-tensor grid has one scale")
+        if self.group and self.axis is None:
+            raise ValueError("groups run along an axis")
         scales = np.asarray(self.scale, np.float64)
         if not (np.isfinite(scales) & (scales > 0) & (scales.astype(np.float32) == scales)).all():
             raise ValueError("scales must be positive, finite float32 values")
@@ -82,23 +87,31 @@ class Quant:
 
         Computed in float32 like both runtimes do (ONNX QuantizeLinear, division by the scale).
         """
-        scale, zero_point = self._along(real.ndim)
+        scale, zero_point = self._along(real.shape)
         rounded: NDArray[np.float64] = np.rint(real.astype(np.float32) / scale) + zero_point
         return np.clip(rounded, self.qmin, self.qmax).astype(np.int32)
 
     def dequantize(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """The reals that integers (any shape) stand for, in float32."""
-        scale, zero_point = self._along(q.ndim)
+        scale, zero_point = self._along(q.shape)
         return ((q.astype(np.int64) - zero_point) * scale).astype(np.float32)
 
-    def _along(self, rank: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        shape = [1] * rank
-        if self.axis is not None:
-            shape[self.axis] = len(self.scale)
-        return (
-            np.asarray(self.scale, np.float32).reshape(shape),
-            np.asarray(self.zero_point, np.int32).reshape(shape),
-        )
+    def along(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that the scales of a tensor of this shape have: one for each, counted along the axes."""
+        if self.axis is None:
+            return ()
+        sizes = list(shape) if self.group else [1] * len(shape)
+        sizes[self.axis] = shape[self.axis] // (self.group or 1)
+        return tuple(sizes)
+
+    def _along(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Scales and zero points that broadcast against a tensor."""
+        sizes = self.along(shape) or (1,) * len(shape)
+        scale = np.asarray(self.scale, np.float32).reshape(sizes)
+        zero_point = np.asarray(self.zero_point, np.int32).reshape(sizes)
+        if not self.group:
+            return scale, zero_point
+        return np.repeat(scale, self.group, self.axis), np.repeat(zero_point, self.group, self.axis)
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,7 @@ class Plan:
             if raw["version"] != PLAN_VERSION:
                 raise ValueError(f"plan version {raw['version']}, this edgeq reads {PLAN_VERSION}")
             tensors = {
-                name: Quant(tuple(q["scale"]), tuple(q["zero_point"]), q["bits"], q["axis"], q["narrow"])
+                name: Quant(**{**q, "scale": tuple(q["scale"]), "zero_point": tuple(q["zero_point"])})
                 for name, q in raw["tensors"].items()
             }
             return cls(

@@ -30,6 +30,10 @@ class Rounding(StrEnum):
     OPTIMAL = "optimal"
 
 
+LEAST_GROUP = 32
+"""Of 4-bit weights: XNNPACK's least."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a plan is to be made.
@@ -62,6 +66,8 @@ class Recipe:
             operations; 0 for no limit. What `min_agreement` and `max_drop` ask for may cost more.
         smooth: the migration strength of smoothing in transformers (`edgeq.quantize.smooth`), 0 for none;
             None tries some, as `equalize` does.
+        int4: shell patterns of fully-connected layers whose weights have 4 bits; they compute in float32.
+        group: how many inputs of an output share a scale in these.
     """
 
     name: str = "balanced"
@@ -81,6 +87,8 @@ class Recipe:
     max_drop: float = -1.0
     max_price: float = 0.0
     smooth: float | None = None
+    int4: tuple[str, ...] = ()
+    group: int = 32
 
     def __post_init__(self) -> None:
         if not 50.0 < self.percentile <= 100.0:
@@ -97,6 +105,20 @@ class Recipe:
 
         if self.max_price < 0.0 or self.aim_db < 0.0:
             raise UsageError("aim_db and max_price must not be negative", where=f"recipe {self.name}")
+
+        if self.group < LEAST_GROUP or self.group & (self.group - 1):
+            raise UsageError(
+                f"group must be a power of two from {LEAST_GROUP} on, not {self.group}",
+                where=f"recipe {self.name}",
+                hint="the runtimes' kernels know no other groups",
+            )
+
+        if self.int4 and (self.int16 or self.searches):
+            raise UsageError(
+                "int4 goes with neither int16 nor a search for finer layers",
+                where=f"recipe {self.name}",
+                hint="leave out int16, aim_db, min_agreement and max_drop, and do not build on `best`",
+            )
 
         if not 0.0 <= self.min_agreement <= 1.0:
             raise UsageError(
@@ -189,9 +211,7 @@ def _value(key: str, value: Any, kind: Any, path: Path) -> Any:
         return kind(value)
     if kind in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, str):
+    if kind in (bool, int, str) and type(value) is kind:
         return value
     if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)

@@ -94,13 +94,16 @@ def _db(signal: float, noise: float) -> float:
     return float(min(10.0 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), SQNR_CAP_DB))
 
 
-def gptq(weight: Floats, gram: Floats, scale: Floats, damping: float = DAMPING) -> Floats:
+def gptq(
+    weight: Floats, gram: Floats, scale: Floats, damping: float = DAMPING, greatest: int = 127
+) -> Floats:
     """The weights on their grids, with nearly the least error (w - q) · gram · (w - q) per row.
 
     Args:
         weight: [groups, rows, columns].
         gram: [groups, columns, columns] second moments of the columns' inputs.
-        scale: [groups, rows], the step of each row's grid; integers stay within ±127.
+        scale: [groups, rows], the step of each row's grid, or [groups, rows, columns].
+        greatest: integers stay within ± this.
 
     Returns:
         [groups, rows, columns] multiples of the scales.
@@ -108,6 +111,8 @@ def gptq(weight: Floats, gram: Floats, scale: Floats, damping: float = DAMPING) 
     energy = np.diagonal(gram, axis1=1, axis2=2)
     order = np.argsort(-energy, axis=1, kind="stable")
     weight = np.take_along_axis(weight, order[:, None, :], 2)
+    steps = np.broadcast_to(scale if scale.ndim == 3 else scale[:, :, None], weight.shape)
+    steps = np.take_along_axis(steps, order[:, None, :], 2)
     gram = np.take_along_axis(np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2)
     columns = weight.shape[2]
     upper = _factor(gram, damping * np.maximum(energy.mean(axis=1), 0.0) + np.finfo(np.float32).tiny)
@@ -116,8 +121,8 @@ def gptq(weight: Floats, gram: Floats, scale: Floats, damping: float = DAMPING) 
         stop = min(start + _BLOCK, columns)
         errors = np.empty((*weight.shape[:2], stop - start))
         for column in range(start, stop):
-            value = weight[:, :, column]
-            rounded[:, :, column] = np.clip(np.rint(value / scale), -127, 127) * scale
+            value, step = weight[:, :, column], steps[:, :, column]
+            rounded[:, :, column] = np.clip(np.rint(value / step), -greatest, greatest) * step
             error = (value - rounded[:, :, column]) / upper[:, column, column, None]
             weight[:, :, column + 1 : stop] -= error[:, :, None] * upper[:, None, column, column + 1 : stop]
             errors[:, :, column - start] = error

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BOUNDARY = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _INTEGER_PREFIXES = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
-_FLOAT = 1  # TensorProto.DataType
+_FLOAT, _INT4 = 1, 22  # TensorProto.DataType
 _QUANT_INPUTS = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 
 
@@ -62,7 +62,8 @@ def _onnx_bytes(graph: onnx.GraphProto) -> tuple[int, int]:
         for index, name in enumerate(node.input):
             uses.setdefault(name, []).append(index in _QUANT_INPUTS.get(node.op_type, ()))
     for tensor in graph.initializer:
-        size = math.prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        bits = 4 if tensor.data_type == _INT4 else 8 * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        size = -(-math.prod(tensor.dims) * bits // 8)
         if all(uses.get(tensor.name, [False])):
             quantization += size
         else:

@@ -20,7 +20,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         'equalize = 1\nrounding = "optimal"\ncorrection = true\n'
         'keep_float = ["head/*"]\nio = "int8"\nactivations = "s8"\n'
         'int16 = ["stem"]\nfiner = ["int16", "float32"]\naim_db = 30\nmin_agreement = 0.98\n'
-        "max_drop = 0.5\nmax_price = 1.5\nsmooth = 0.5\n"
+        "max_drop = 0.5\nmax_price = 1.5\nsmooth = 0.5\ngroup = 64\n"
     )
     assert Recipe.load(path) == Recipe(
         "mine",
@@ -40,6 +40,8 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         0.5,
         1.5,
         0.5,
+        (),
+        64,
     )
 
 
@@ -52,6 +54,9 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         ('percentile = "99"', "wrong type"),
         ("equalize = 1.5", "between 0 and 1"),
         ("smooth = -0.5", "smooth must be between 0 and 1"),
+        ("group = 24", "power of two"),
+        ("group = 32.0", "wrong type"),
+        ('int4 = ["a"]\nint16 = ["b"]', "neither int16"),
         ('rounding = "up"', "nearest, optimal"),
         ('keep_float = "a"', "wrong type"),
         ('base = "worst"', "fast, balanced, best"),

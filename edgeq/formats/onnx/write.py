@@ -27,8 +27,9 @@ _INT16 = np.dtype(np.int16)
 _SELECTING = {"Clip", "GlobalMaxPool", "Pad", "ReduceMax", "ReduceMin", "Relu"}
 """Operators that select among values, whose float form ONNX Runtime leaves between its DQ and Q."""
 
-_FUSIBLE = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax"}
-"""Float operators that ONNX Runtime would turn into integer ones when they stand between a DQ and a Q."""
+_FUSIBLE = {"Add", "AveragePool", "GlobalAveragePool", "Mul", "Sigmoid", "Softmax"}
+"""Float operators that ONNX Runtime would turn into integer ones between a DQ and a Q. (LeakyRelu may: by a table
+of 256 entries, which are what the float operator gives.)"""
 
 _IO_ACTIVATIONS = {IoType.INT8: Activations.S8, IoType.UINT8: Activations.U8}
 
@@ -76,8 +77,7 @@ def write_qdq(
         if grid is not None and (value.uses() or value.is_graph_output()):
             writer.pair(value, grid)
     for node in list(model.graph):
-        if plan.is_float(node.name or "") and node.op_type in _FUSIBLE:
-            writer.shield(node)
+        _keep_float(node, plan, writer)
     for node, grid in selecting.items():
         writer.select(node, grid)
     if io is not IoType.FLOAT32:
@@ -109,7 +109,11 @@ class _Writer:
         """Replaces a constant by its integers and a DequantizeLinear."""
         assert value.const_value is not None
         integers = quant.quantize(value.const_value.numpy())
-        if quant.bits == 32:
+        if quant.bits == 4:
+            import ml_dtypes
+
+            stored, zero_point = integers.astype(ml_dtypes.int4), None
+        elif quant.bits == 32:
             stored, zero_point = integers.astype(np.int32), None
         elif quant.narrow:
             stored, zero_point = integers.astype(np.int8), _along(quant, quant.zero_point, np.int8)
@@ -119,8 +123,8 @@ class _Writer:
             zero_point = _along(quant, [z + offset for z in quant.zero_point], storage)
         name = value.name or ""
         source = self._constant(quantized_name(name), stored)
-        inputs = [source, *self._grid(name, quant, zero_point)]
-        real = self._node("DequantizeLinear", inputs, dequantized_name(name), quant.axis)
+        inputs = [source, *self._grid(name, quant, zero_point, integers.shape)]
+        real = self._node("DequantizeLinear", inputs, dequantized_name(name), quant.axis, quant.group)
         value.replace_all_uses_with(real)
         del self._graph.initializers[name]
 
@@ -155,6 +159,16 @@ class _Writer:
             copy = self._node("Max", [result], f"{result.name}/float")
             for reader in readers:
                 reader.replace_input_with(0, copy)
+
+    def set_apart(self, node: ir.Node) -> None:
+        """Keeps a layer of grouped weights from its neighbours: only on reals, unfused, is it MatMulNBits."""
+        source, result = node.inputs[0], node.outputs[0]
+        if source is not None and source.producer() is not None:
+            node.replace_input_with(0, self._node("Max", [source], f"{node.name}/reals"))
+        readers = [(use.node, use.idx) for use in result.uses()]
+        copy = self._node("Max", [result], f"{result.name}/float") if readers else result
+        for reader, index in readers:
+            reader.replace_input_with(index, copy)
 
     def select(self, node: ir.Node, grid: Quant) -> None:
         """Lets a node select among integers: DQ → op → Q on one grid is the op on integers."""
@@ -192,8 +206,12 @@ class _Writer:
         for index, array in enumerate(arrays, start=first):
             node.replace_input_with(index, self._constant(f"{node.name}/constant_{index}", array))
 
-    def _grid(self, name: str, quant: Quant, zero_point: NDArray[Any] | None) -> list[ir.Value]:
-        grid = [self._constant(f"{name}/scale", _along(quant, quant.scale, np.float32))]
+    def _grid(
+        self, name: str, quant: Quant, zero_point: NDArray[Any] | None, shape: tuple[int, ...] = ()
+    ) -> list[ir.Value]:
+        scale = _along(quant, quant.scale, np.float32)
+        scale = scale.reshape(quant.along(shape)) if quant.group else scale
+        grid = [self._constant(f"{name}/scale", scale)]
         if zero_point is not None:
             grid.append(self._constant(f"{name}/zero_point", zero_point))
         return grid
@@ -204,8 +222,11 @@ class _Writer:
         self._graph.register_initializer(value)
         return value
 
-    def _node(self, op_type: str, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
+    def _node(
+        self, op_type: str, inputs: list[ir.Value], name: str, axis: int | None = None, group: int = 0
+    ) -> ir.Value:
         attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
+        attributes += [ir.AttrInt64("block_size", group)] if group else []
         node = ir.Node("", op_type, inputs, attributes, name=f"{name}:{op_type}", num_outputs=1)
         node.outputs[0].name = name
         self._graph.append(node)
@@ -225,6 +246,20 @@ def _selecting(graph: ir.Graph, plan: Plan) -> dict[ir.Node, Quant]:
         if plan.tensors.get(source.name or "") == grid:
             found[node] = grid
     return found
+
+
+def _keep_float(node: ir.Node, plan: Plan, writer: _Writer) -> None:
+    """Keeps fusions of ONNX Runtime off a node that computes on reals."""
+    if plan.is_float(node.name or "") and node.op_type in _FUSIBLE:
+        writer.shield(node)
+    if _has_groups(node):
+        writer.set_apart(node)
+
+
+def _has_groups(node: ir.Node) -> bool:
+    """Whether the weights of a layer have a scale for every group of inputs."""
+    weight = node.inputs[1].producer() if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    return weight is not None and weight.op_type == "DequantizeLinear" and "block_size" in weight.attributes
 
 
 def _fill(pad: ir.Node) -> float:

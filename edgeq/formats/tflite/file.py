@@ -30,7 +30,10 @@ NUMPY_TYPES: Mapping[TensorType, Any] = {
     TensorType.INT8: np.int8,
     TensorType.INT16: np.int16,
     TensorType.BOOL: np.bool_,
+    TensorType.FLOAT16: np.float16,
+    TensorType.INT4: np.int8,
 }
+"""What a constant of a type is given as; INT4 is packed, two to a byte."""
 
 Shape = tuple[int | None, ...]
 """Storage shape; None where the dimension is open (the batch)."""
@@ -42,6 +45,7 @@ class Tensor:
 
     Attributes:
         grid: the integers' meaning, signed; `axis` is a storage axis. None for reals and for indices.
+        scales: the tensor that holds the scales of a grid in groups.
     """
 
     index: int
@@ -50,6 +54,7 @@ class Tensor:
     type: TensorType
     grid: Quant | None = None
     buffer: int = 0
+    scales: Tensor | None = None
 
 
 class File:
@@ -70,13 +75,17 @@ class File:
 
     def constant(self, name: str, array: NDArray[Any], kind: TensorType, grid: Quant | None = None) -> Tensor:
         """A tensor with fixed contents; equal contents of equal meaning are stored once."""
-        data = np.ascontiguousarray(array, NUMPY_TYPES[kind]).tobytes()
+        array = np.ascontiguousarray(array, NUMPY_TYPES[kind])
+        data = (_packed(array) if kind is TensorType.INT4 else array).tobytes()
         key = (data, kind, array.shape, grid)
         if key not in self._known:
             tensor = self.tensor(name, array.shape, kind, grid)
             tensor.buffer = len(self._buffers)
             self._buffers.append(data)
             self._known[key] = tensor
+            if grid is not None and grid.group:
+                scales = np.array(grid.scale).reshape(grid.along(array.shape))
+                tensor.scales = self.constant(f"{name}/scales", scales, TensorType.FLOAT16)
         return self._known[key]
 
     def indices(self, name: str, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
@@ -173,12 +182,22 @@ def _tensor(schema: Any, tensor: Tensor, name: str) -> Any:
     made.hasRank = True
     if None in tensor.shape:
         made.shapeSignature = [-1 if size is None else size for size in tensor.shape]
-    if tensor.grid is not None:
+    if tensor.grid is not None and tensor.scales is not None:
+        made.quantization = schema.QuantizationParametersT()
+        made.quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+        made.quantization.details = schema.BlockwiseQuantizationT(tensor.scales.index, -1, tensor.grid.group)
+    elif tensor.grid is not None:
         made.quantization = schema.QuantizationParametersT()
         made.quantization.scale = np.asarray(tensor.grid.scale, np.float32)
         made.quantization.zeroPoint = np.asarray(tensor.grid.zero_point, np.int64) + _offset(tensor.type)
         made.quantization.quantizedDimension = tensor.grid.axis or 0
     return made
+
+
+def _packed(array: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Two integers of 4 bits to a byte, the first in the lower half."""
+    flat = np.resize(array, array.size + array.size % 2) & 15
+    return np.asarray(flat[0::2] | flat[1::2] << 4)
 
 
 def _offset(kind: TensorType) -> int:

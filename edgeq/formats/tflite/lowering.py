@@ -281,6 +281,8 @@ def traits_of(tensors: Sequence[Tensor]) -> set[Trait]:
         traits.add(Trait.INT8)
     if any(tensor.type is TensorType.INT16 for tensor in tensors):
         traits.add(Trait.INT16)
+    if any(tensor.type is TensorType.INT4 for tensor in tensors):
+        traits.add(Trait.INT4)
     return traits
 
 

@@ -32,12 +32,14 @@ class TensorType(IntEnum):
     """Element types of tensors (schema `TensorType`)."""
 
     FLOAT32 = 0
+    FLOAT16 = 1
     INT32 = 2
     UINT8 = 3
     INT64 = 4
     BOOL = 6
     INT16 = 7
     INT8 = 9
+    INT4 = 17
 
 
 class Trait(Enum):
@@ -45,6 +47,7 @@ class Trait(Enum):
 
     INT8 = auto()
     INT16 = auto()
+    INT4 = auto()
     GROUPED = auto()
     DILATED = auto()
     BIAS = auto()
@@ -122,8 +125,8 @@ class Op(Enum):
     FULLY_CONNECTED = Spec(
         9,
         "FullyConnectedOptions",
-        {1: "1.5.0", 4: "1.14.0", 5: "2.0.0", 7: "2.3.0"},
-        {Trait.INT8: 4, Trait.KEEP_DIMS: 5, Trait.INT16: 7},
+        {1: "1.5.0", 4: "1.14.0", 5: "2.0.0", 7: "2.3.0", 10: "2.11.0"},
+        {Trait.INT8: 4, Trait.KEEP_DIMS: 5, Trait.INT16: 7, Trait.INT4: 10},
     )
     LOGISTIC = _plain(14, "", "1.14.0", "1.14.0")
     MAX_POOL_2D = _plain(17, "Pool2DOptions", "1.5.0", "1.14.0")

@@ -29,10 +29,11 @@ def weights_of(
     `order` permutes the ONNX axes; the grid's channel axis moves along. `rearrange` may change the others.
     """
     arranged = rearrange or (lambda array: array)
-    array = numpy_of(value)
+    array, grid = numpy_of(value), step.low.grid(value)
+    if grid is not None and grid.bits == 4:
+        return _grouped(step, value, grid, order)
     if not step.integer:
         return step.low.file.constant(str(value.name), arranged(array.transpose(order)), TensorType.FLOAT32)
-    grid = step.low.grid(value)
     if grid is None:
         raise ModelError("the plan has no grid for these weights", where=str(value.name))
     if grid.bits != 8:
@@ -40,6 +41,17 @@ def weights_of(
     moved = replace(grid, axis=None if grid.axis is None else order.index(grid.axis))
     filters = arranged(grid.quantize(array).transpose(order))
     return step.low.file.constant(str(value.name), filters, TensorType.INT8, moved)
+
+
+def _grouped(step: Step, value: ir.Value, grid: Quant, order: Order) -> Tensor:
+    """4-bit integers with a scale per group; the scales are permuted like the weights."""
+    array = numpy_of(value)
+    scales = np.asarray(grid.scale).reshape(grid.along(array.shape)).transpose(order)
+    assert grid.axis is not None
+    moved = replace(grid, scale=tuple(scales.ravel().tolist()), axis=order.index(grid.axis))
+    return step.low.file.constant(
+        str(value.name), grid.quantize(array).transpose(order), TensorType.INT4, moved
+    )
 
 
 def bias_of(step: Step, value: ir.Value | None, x: Tensor, weights: Tensor, channels: int) -> Tensor:

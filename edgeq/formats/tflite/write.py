@@ -83,7 +83,7 @@ def check(graph: ir.Model) -> None:
 def _refuse(graph: ir.Graph, plan: Plan | None) -> None:
     lines = [f"{node.name or '?'} ({node.op_type}): {reason}" for node, reason in refusals(graph)]
     for name, grid in plan.tensors.items() if plan else ():
-        if grid.bits not in (8, 16, 32):
+        if grid.bits not in (8, 16, 32) and not grid.group:
             lines.append(f"{name}: {grid.bits}-bit values are not written to TFLite")
     if lines:
         raise UnsupportedError(

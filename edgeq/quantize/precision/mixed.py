@@ -71,7 +71,7 @@ def lift(graph: ir.Model, reference: ir.Model, plan: Plan, recipe: Recipe, assig
 
 def is_mixed(plan: Plan) -> bool:
     """Whether layers of a plan were lifted."""
-    wide = any(grid.bits == 16 for grid in plan.tensors.values())
+    wide = any(grid.bits in (4, 16) for grid in plan.tensors.values())
     return wide or any(op.reason == _REASON for op in plan.float_ops)
 
 
