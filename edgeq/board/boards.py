@@ -22,7 +22,7 @@ from edgeq.board.shell import PATIENCE_S, first_command, known_hosts_line, ssh_c
 from edgeq.board.template import Template, free_port, template
 from edgeq.devices import connect, inventory
 from edgeq.devices.inventory import Device
-from edgeq.errors import DeviceError, StorageError, UsageError
+from edgeq.errors import DeviceError, EdgeqError, StorageError, UsageError
 from edgeq.progress import SILENT, Progress
 from edgeq.records import from_plain, to_plain
 from edgeq.runners.ssh import HostKey
@@ -75,8 +75,8 @@ def up(kind: Kind, *, name: str | None = None, port: int | None = None, progress
         port: of the loopback address; a free one unless given.
 
     Raises:
-        UsageError: host packages are missing, the name or the port is taken.
-        DeviceError: the image cannot be built, or the board does not start; nothing is left behind.
+        UsageError: host packages are missing, the name or the port is taken, the inventory cannot be written.
+        DeviceError: the image cannot be built, or the board does not start. Nothing is left behind.
     """
     require(building=False)
     name = name or kind.name
@@ -93,7 +93,13 @@ def up(kind: Kind, *, name: str | None = None, port: int | None = None, progress
         progress.stage(f"Board {name}: resuming")
         draft = Board(name, kind.cpu, kind.deterministic, port or 0, str(built.folder))
         board = _start(draft, frozen, progress)
-        register(board)
+        try:
+            register(board)
+        except BaseException:  # a board that nobody finds in the inventory is nobody's
+            _remove(board)
+            with suppress(EdgeqError):
+                unregister(board)
+            raise
     return board
 
 
@@ -117,6 +123,12 @@ def get(name: str | None = None) -> Board:
         there = f"there are: {', '.join(known)}; " if known else ""
         raise UsageError(problem, hint=f"{there}`edgeq board up` starts one")
     return known[name]
+
+
+def behind(device: Device) -> Board | None:
+    """The board that a device of the inventory is, by whatever name; None for any other device."""
+    found = (board for board in boards() if (ADDRESS, board.port) == (device.host, device.port))
+    return next(found, None)
 
 
 def ssh(board: Board, user: str, words: Sequence[str]) -> int:
@@ -150,10 +162,10 @@ def register(board: Board) -> None:
 
 def unregister(board: Board) -> None:
     """Takes a board out of the inventory, if it is there, and forgets its host key."""
-    connect.forget(board.device)
     with suppress(UsageError):
         if inventory.get(board.name).identity_file == board.device.identity_file:
             inventory.remove(board.name)
+    connect.forget(board.device)
 
 
 def set_link(board: Board, *, connected: bool) -> None:

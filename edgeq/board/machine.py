@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edgeq.board.host import program
@@ -136,6 +137,7 @@ def _has_ended(pid: int) -> bool:
     return len(threads) == 1 and state in "ZX"
 
 
+@cache
 def version() -> str:
     """QEMU's version: a frozen machine is taken up by the version that froze it."""
     done = subprocess.run([program(QEMU) or QEMU, "--version"], capture_output=True, text=True, check=False)

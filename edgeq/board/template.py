@@ -32,8 +32,8 @@ SETTLE_S = 1.0
 
 # What the agent imports, so that its first start on a clone compiles nothing: the root is read-only.
 IMPORTS = (
-    "argparse array ctypes ctypes.util fcntl glob gzip hashlib json math os platform re select shutil signal "
-    "socket statistics struct subprocess tempfile threading time traceback typing zlib"
+    "__future__ array contextlib ctypes ctypes.util errno fcntl functools gc glob hashlib json math mmap os "
+    "re resource select signal stat struct subprocess tempfile threading time typing zipfile"
 )
 WARM_UP = (
     "for chip in ina226 ina3221 lm75; do grep -qx $chip /sys/class/hwmon/*/name || exit 1; done; "
@@ -69,9 +69,7 @@ def template(image: Image, kind: Kind, progress: Progress = SILENT) -> Template:
     Raises:
         DeviceError: it does not boot; nothing is left behind that looks finished.
     """
-    told = f"{version()} {kind.cpu.features} {MEMORY_MIB} {WARM_UP}"
-    made_by = hashlib.sha256(told.encode()).hexdigest()[:8]
-    wanted = image.folder / f"{kind.name}-{made_by}"
+    wanted = place(image, kind)
     if wanted.is_dir():
         return Template(wanted)
     with atomic.locked(wanted):
@@ -80,6 +78,13 @@ def template(image: Image, kind: Kind, progress: Progress = SILENT) -> Template:
             with TemporaryDirectory(prefix=".freezing-", dir=image.folder) as work:
                 os.replace(_proven(Path(work), image, kind).folder, wanted)
     return Template(wanted)
+
+
+def place(image: Image, kind: Kind) -> Path:
+    """The folder of a frozen board, named by all that it is made with besides its image."""
+    told = f"{version()} {kind.cpu.features} {MEMORY_MIB} {WARM_UP}"
+    made_by = hashlib.sha256(told.encode()).hexdigest()[:8]
+    return image.folder / f"{kind.name}-{made_by}"
 
 
 def free_port() -> int:

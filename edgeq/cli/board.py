@@ -26,7 +26,9 @@ _EXAMPLES = (
 )
 
 
-@click.group(cls=Group, examples=_EXAMPLES, short_help="Emulated ARM boards: setup, up, list, ssh, down.")
+@click.group(
+    cls=Group, examples=_EXAMPLES, short_help="Emulated ARM boards: setup, up, list, ssh, down, prune."
+)
 def board() -> None:
     """Run real arm64 Linux boards on this machine under QEMU: on loopback alone, pristine every time."""
 
@@ -137,6 +139,27 @@ def down(name: str | None, every: bool, as_json: bool) -> None:
     else:
         for one in ended:
             click.echo(f"{one.name} is down")
+
+
+@board.command(
+    short_help="Remove what an older edgeq built for boards.",
+    examples=(
+        ("edgeq board prune", "Images and frozen boards that no board needs any more."),
+        ("edgeq board prune --all", "The current ones too: the next board is built from Debian's updates."),
+    ),
+)
+@click.option("--all", "everything", is_flag=True, help="Also what the next board would start from.")
+def prune(everything: bool, as_json: bool) -> None:
+    """Remove images and frozen boards that this edgeq would not start from; those of living boards stay."""
+    from edgeq.board.prune import prune as removed
+    from edgeq.report.units import plural, size
+
+    found = removed(everything=everything)
+    total = sum(one.bytes for one in found)
+    if as_json:
+        emit({"removed": [one.folder for one in found], "bytes": total})
+    else:
+        click.echo(f"removed {plural(len(found), 'folder')}, {size(total)}")
 
 
 def _described(one: Board) -> dict[str, object]:

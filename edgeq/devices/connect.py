@@ -117,6 +117,12 @@ def _lines(path: Path) -> list[str]:
         return path.read_text("utf-8", "surrogateescape").splitlines()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UsageError(
+            f"the pinned host keys cannot be read: {error.strerror}",
+            where=str(path),
+            hint="mend or remove it",
+        ) from error
 
 
 def _owner() -> str:

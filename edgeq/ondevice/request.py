@@ -63,6 +63,8 @@ def prepare(artifact: Path | str | None, device: str | None, options: Options) -
     folder, name = _choose(artifact, device, Workspace.find())
     opened = Artifact.open(folder)
     target = get(name)
+    if options.power:
+        _check_clock(target)
     how = opened.preprocess if options.preprocess is None else load_preprocess(options.preprocess)
     data, labels_from = options.data, options.labels_from
     return Request(
@@ -85,6 +87,18 @@ def _choose(artifact: Path | str | None, device: str | None, workspace: Workspac
     if artifact is not None:
         return Path(artifact), device or LOCAL.name
     return workspace.newest_artifact(), device or LOCAL.name
+
+
+def _check_clock(device: Device) -> None:
+    from edgeq.board.boards import behind
+
+    board = behind(device)
+    if board is not None and board.deterministic:
+        raise UsageError(
+            "its clock counts instructions: a second of power takes a billion of them, and minutes to pass",
+            where=device.name,
+            hint=f"`edgeq board up --cpu {board.cpu}`, without --deterministic, has the same sensors",
+        )
 
 
 def _check_counts(options: Options) -> None:

@@ -17,7 +17,7 @@ from edgeq.report.document import (
     columns,
     number,
 )
-from edgeq.report.units import DASH, duration, energy, interval, maybe, percent, plural, ratio, size
+from edgeq.report.units import DASH, duration, energy, interval, maybe, millions, percent, plural, ratio, size
 
 if TYPE_CHECKING:
     from edgeq.measure.figures import RunFigures, SpeedUpFigure, VariantFigures
@@ -73,12 +73,14 @@ def failures(failed: Sequence[tuple[str, str, str]]) -> tuple[Section, ...]:
 
 def _devices(entries: Sequence[Entry]) -> Table:
     several = len({one.artifact for one in entries}) > 1
+    counted = _counted(entries)
     heads = columns(
         "Device",
         *(("Artifact",) if several else ()),
         "State",
         "Fastest",
         ">p90",
+        *((">Instructions",) if counted else ()),
         ">Speed-up",
         ">Top-1",
         ">Energy",
@@ -88,22 +90,28 @@ def _devices(entries: Sequence[Entry]) -> Table:
     for one in entries:
         figures = one.figures
         best = None if figures is None else _best(figures)
-        cells = (() if figures is None or best is None else _measured(figures, best)) or (Cell(DASH),) * 5
+        nothing = (Cell(DASH),) * (6 if counted else 5)
+        cells = nothing if figures is None or best is None else _measured(figures, best, counted)
         artifact = (Cell(one.artifact),) if several else ()
         rows.append((Cell(one.device), *artifact, _state(one, best), *cells, Cell(one.run or DASH)))
     caption = "The fastest integer variant of each device, by p90; speed-up over float in the same engine."
+    if counted:
+        caption += " Where time tells nothing, the one of the fewest instructions per inference."
     return Table(heads, tuple(rows), caption)
 
 
 def _variants(entries: Sequence[Entry]) -> Table:
+    counted = _counted(entries)
     heads = columns(
-        "Device", "Artifact", "Variant", ">p90", ">p90 interval", ">Speed-up", ">Top-1", ">Energy", ">Memory"
+        *("Device", "Artifact", "Variant", ">p90", ">p90 interval"),
+        *((">Instructions",) if counted else ()),
+        *(">Speed-up", ">Top-1", ">Energy", ">Memory"),
     )
     rows = []
     for one in entries:
         for variant in one.figures.variants if one.figures else ():
             assert one.figures is not None
-            name, p90, *rest = _measured(one.figures, variant)
+            name, p90, *rest = _measured(one.figures, variant, counted)
             seen = variant.latency if one.figures.latency_valid else None
             within = (
                 DASH if seen is None else interval(seen.p90_interval.low, seen.p90_interval.high, duration)
@@ -128,29 +136,43 @@ def _state(one: Entry, best: VariantFigures | None) -> Cell:
 
 
 def _best(figures: RunFigures) -> VariantFigures | None:
-    """The fastest integer variant that was timed, else the fastest of all, else the first that is done."""
-    timed = [variant for variant in figures.variants if variant.latency]
-    integer = [variant for variant in timed if variant.precision == "int8"]
+    """The fastest integer variant, else the fastest of all; by instructions where there is no time."""
     done = [variant for variant in figures.variants if variant.status == "done"]
-    return min(integer or timed, key=_p90, default=done[0] if done else None)
+    known = [variant for variant in done if _price(variant) < float("inf")] or done
+    integer = [variant for variant in known if variant.precision == "int8"]
+    return min(integer or known, key=_price, default=None)
 
 
-def _p90(variant: VariantFigures) -> float:
-    return variant.latency.p90_ns if variant.latency else float("inf")
+def _price(variant: VariantFigures) -> float:
+    """Time, or instructions where there is none; a device gives the one or the other."""
+    return variant.latency.p90_ns if variant.latency else _instructions(variant) or float("inf")
 
 
-def _measured(figures: RunFigures, variant: VariantFigures) -> tuple[Cell, ...]:
-    """Variant, p90, speed-up, top-1, energy."""
+def _counted(entries: Sequence[Entry]) -> bool:
+    variants = (variant for one in entries if one.figures for variant in one.figures.variants)
+    return any(_instructions(variant) is not None for variant in variants)
+
+
+def _instructions(variant: VariantFigures) -> float | None:
+    from edgeq.measure.figures import CostFigure
+
+    return variant.cost.instructions_per_inference if isinstance(variant.cost, CostFigure) else None
+
+
+def _measured(figures: RunFigures, variant: VariantFigures, counted: bool) -> tuple[Cell, ...]:
+    """Variant, p90, instructions if any device has counted them, speed-up, top-1, energy."""
     from edgeq.measure.figures import EnergyFigure
 
     timed = variant.latency if figures.latency_valid else None
     p90 = None if timed is None else timed.p90_ns
+    cost = _instructions(variant)
     top1 = None if variant.accuracy is None else variant.accuracy.top1
     gross = variant.energy.gross_mj if isinstance(variant.energy, EnergyFigure) else None
     faster = next((item for item in figures.speed_ups if item.variant == variant.name), None)
     return (
         Cell(variant.name),
         number(maybe(p90, duration), p90),
+        *((number(maybe(cost, millions), cost),) if counted else ()),
         _speed_up(faster),
         number(maybe(top1, percent), top1),
         number(maybe(gross, energy), gross),

@@ -29,10 +29,10 @@ from edgeq.report.units import (
     duration,
     interval,
     maybe,
+    millions,
     percent,
     plural,
     ratio,
-    significant,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _fewest_instructions(figures: RunFigures) -> str:
     if not costs:
         return ""
     least = min(costs, key=costs.__getitem__)
-    return f"{least} takes {significant(costs[least] / 1e6, 4)} M instructions, the fewest of all. "
+    return f"{least} takes {millions(costs[least])} instructions, the fewest of all. "
 
 
 def _claim(figures: RunFigures, done: Mapping[str, VariantFigures]) -> Verdict:

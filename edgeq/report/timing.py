@@ -25,6 +25,7 @@ from edgeq.report.units import (
     duration,
     interval,
     maybe,
+    millions,
     percent,
     plural,
     ratio,
@@ -133,9 +134,7 @@ def costs(figures: RunFigures) -> tuple[Block, ...]:
 def _cost_row(name: str, figure: CostFigure) -> tuple[Cell, ...]:
     return (
         Cell(name),
-        number(
-            significant(figure.instructions_per_inference / 1e6, 4) + " M", figure.instructions_per_inference
-        ),
+        number(millions(figure.instructions_per_inference), figure.instructions_per_inference),
         number(percent(figure.spread), figure.spread),
         number(count(figure.inferences), figure.inferences),
     )

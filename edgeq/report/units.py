@@ -88,6 +88,11 @@ def decibel(db: float) -> str:
     return f"{db:.1f} dB".replace("-", "−")
 
 
+def millions(number: float) -> str:
+    """Instructions, to four digits as they repeat that well: 49.08 M."""
+    return f"{significant(number / 1e6, 4)} M"
+
+
 def ratio(value: float) -> str:
     """A factor: 2.31×."""
     return f"{significant(value)}×"

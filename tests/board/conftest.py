@@ -10,8 +10,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from small_models import small_classifier
 
+import edgeq
 from edgeq.board import boards, host
 from edgeq.board.boards import Board
 from edgeq.board.kinds import Kind
@@ -98,6 +102,17 @@ def fresh_board(
     for board in taken:
         if board.name in known:
             boards.down(board.name)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """small_classifier as an artifact in both formats, and six samples beside it in data.npz."""
+    folder = tmp_path_factory.mktemp("small")
+    onnx.save(small_classifier(), folder / "small.onnx")
+    images = np.random.default_rng(1).normal(size=(6, 3, 16, 16)).astype(np.float32)
+    np.savez(folder / "data.npz", image=images)
+    edgeq.convert(folder / "small.onnx", calibration=folder / "data.npz", out=folder / "small")
+    return folder / "small"
 
 
 def _sweep() -> None:

@@ -16,6 +16,7 @@ from small_models import small_classifier
 import edgeq
 from edgeq.board import boards, places, shell
 from edgeq.board.boards import Board
+from edgeq.board.kinds import Kind
 from edgeq.cli.app import app
 from edgeq.devices import connect, inventory
 from edgeq.devices.check import check
@@ -112,6 +113,18 @@ def test_down_leaves_nothing_behind(fresh_board: Callable[..., Board]) -> None:
         boards.down(board.name)
     with pytest.raises(DeviceError, match="not running"):
         boards.set_link(board, connected=False)
+
+
+def test_a_board_that_cannot_be_registered_is_ended(
+    clones: Callable[..., Board], own_inventory: Path
+) -> None:
+    clones(Kind())  # where boards are to be had at all
+    inventory.known_hosts_file().mkdir(parents=True)
+    with pytest.raises(UsageError, match="host keys cannot be read"):
+        boards.up(Kind(), name="test-unregistered")
+    assert "test-unregistered" not in {board.name for board in boards.boards()}
+    assert not (places.clones() / "test-unregistered").exists()
+    assert "test-unregistered" not in {device.name for device in inventory.devices()}
 
 
 class Stages:

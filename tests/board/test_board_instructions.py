@@ -6,21 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from small_models import small_classifier
 
 import edgeq
 from edgeq.board.boards import Board
 from edgeq.board.kinds import Kind
 from edgeq.comparison import Gates
 from edgeq.devices import connect, inventory
-from edgeq.errors import BudgetError
+from edgeq.errors import BudgetError, UsageError
 from edgeq.measure.figures import CostFigure
 from edgeq.runners import bundle
 from edgeq.runners.trace import Status, Timing
 
-SAMPLES = 6
 COUNT = """
 import sys
 sys.path.insert(0, "agent.zip")
@@ -31,17 +28,6 @@ for _ in range(5):
     sum(range(200000))
     print(counter.stop())
 """
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """small_classifier as an artifact, with its samples beside it."""
-    folder = tmp_path_factory.mktemp("small")
-    onnx.save(small_classifier(), folder / "small.onnx")
-    images = np.random.default_rng(1).normal(size=(SAMPLES, 3, 16, 16)).astype(np.float32)
-    np.savez(folder / "data.npz", image=images)
-    edgeq.convert(folder / "small.onnx", calibration=folder / "data.npz", out=folder / "small")
-    return folder / "small"
 
 
 def test_counts_repeat(board_of: Callable[[Kind], Board], tmp_path: Path) -> None:
@@ -55,6 +41,16 @@ def test_counts_repeat(board_of: Callable[[Kind], Board], tmp_path: Path) -> Non
     _, *counts = map(int, done.stdout.split())  # the first one also warms the interpreter
     assert min(counts) > 1_000_000
     assert max(counts) < 1.0015 * min(counts)
+
+
+def test_there_is_no_power_where_the_clock_counts_instructions(
+    board_of: Callable[[Kind], Board], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    board = board_of(Kind(deterministic=True))
+    with pytest.raises(UsageError, match="clock counts instructions") as caught:
+        edgeq.profile(small, device=board.name, power=True)
+    assert "edgeq board up --cpu cortex-a76" in caught.value.hint
 
 
 def test_a_profile_tells_instructions_and_no_time_and_the_integers_of_this_machine(
@@ -83,5 +79,5 @@ def test_a_profile_tells_instructions_and_no_time_and_the_integers_of_this_machi
         for variant in run.trace.variants
         if variant.name.startswith("int8")
     ]
-    assert [output.count for (output,) in outputs] == [SAMPLES] * 4
+    assert [output.count for (output,) in outputs] == [len(np.load(data)["image"])] * 4
     assert len({output.blob for (output,) in outputs}) == 1

@@ -13,9 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnx
 import pytest
-from small_models import small_classifier
 
 import edgeq
 from edgeq.board import places
@@ -40,7 +38,6 @@ SYSTEM = (
 """What a system of its own needs besides: a shell, its tools, the libraries of both and of the runtimes."""
 COMPILE = f"import {IMPORTS.replace(' ', ', ')}"
 """What the agent imports, so that its user, who cannot write there, has it compiled: as its packages do."""
-SAMPLES = 6
 SECOND = "/srv/second"
 CONFINE = f"""
 cd {SECOND}
@@ -77,17 +74,6 @@ def _download(names: tuple[str, ...], folder: Path) -> dict[str, Path]:
     sources.write_text("\n".join([*released, ""]))  # its security updates have left the mirrors
     apt.update()
     return dict(zip(names, apt.alone(names), strict=True))
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """small_classifier as an artifact, with samples beside it."""
-    folder = tmp_path_factory.mktemp("small")
-    onnx.save(small_classifier(), folder / "small.onnx")
-    images = np.random.default_rng(1).normal(size=(SAMPLES, 3, 16, 16)).astype(np.float32)
-    np.savez(folder / "data.npz", image=images)
-    edgeq.convert(folder / "small.onnx", calibration=folder / "data.npz", out=folder / "small")
-    return folder / "small"
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +135,7 @@ def test_an_older_python_deploys_and_profiles(
         for variant in run.trace.variants
         if variant.name.startswith("int8")
     ]
-    assert [output.count for output in outputs] == [SAMPLES] * 4
+    assert [output.count for output in outputs] == [len(np.load(data)["image"])] * 4
     assert len({output.blob for output in outputs}) == 1
 
 
