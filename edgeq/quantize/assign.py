@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
-from edgeq.quantize import mend
+from edgeq.quantize import hard_swish, mend
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.grids import activation_grid, bias_grid, constant_grid, weight_grid
 from edgeq.quantize.layout import Layout, absorbable, is_source, lay_out
@@ -107,7 +107,22 @@ def _group_grids(layout: Layout, statistics: Statistics, recipe: Recipe) -> dict
         if not known:
             raise ModelError("nothing is known of this tensor's range", where=values[0].name or "")
         grids[root] = activation_grid((min(low for low, _ in known), max(high for _, high in known)))
+    for root in _gated(layout):
+        grids[root] = hard_swish.fitting(grids[root])
     return grids
+
+
+def _gated(layout: Layout) -> set[ir.Value]:
+    """The groups that a hard-swish reads and only layers with weights write: their grids need no mend."""
+    nodes = [node for node in layout.graph if node.op_type == "HardSwish" and not layout.is_idle(node)]
+    found = {layout.root(node.inputs[0]) for node in nodes if node.inputs[0] is not None}
+    for value, root in layout.integer_values():
+        producer = value.producer()
+        if is_source(value, layout) and (
+            producer is None or layout.rules[producer].kind is not Kind.WEIGHTED
+        ):
+            found.discard(root)
+    return found
 
 
 def _source_rule(value: ir.Value, layout: Layout) -> Rule | None:
@@ -178,6 +193,8 @@ def _mended_node(node: ir.Node, layout: Layout, grids: Mapping[ir.Value, Quant])
         shape = data_inputs(node)[0].shape or ()
         count = int(np.prod([size for size in shape[2:] if isinstance(size, int)]))
         return mend.mean(grids[sources[0]], grids[out], count)
+    if node.op_type == "HardSwish":
+        return hard_swish.mended(grids[sources[0]], grids[out])
     if node.op_type not in _MENDS:
         return grids[out]
     left, right = sources

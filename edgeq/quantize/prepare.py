@@ -20,8 +20,8 @@ def prepare(model: ir.Model) -> ir.Model:
       factor per position follows.
     - A Relu or Clip that cannot be absorbed, because others read its input too, gets a depthwise 1×1 Conv by
       ones in front that can absorb it: both runtimes have no integer Relu, and its result gets its own grid.
-    - Hard-sigmoid becomes a depthwise 1×1 Conv (x / 6 + 1/2) whose result saturates at 0 and 1, hard-swish a
-      Mul of its input with that: only one of the runtimes has integer kernels for them.
+    - Hard-sigmoid becomes a depthwise 1×1 Conv (x / 6 + 1/2) whose result saturates at 0 and 1: only one of
+      the runtimes has an integer kernel for it.
     - A product over the last axis of sequences, with what is added to it, becomes a Gemm on rows.
     - Layers that share weights or a bias get their own copies: a grid may depend on the layer's input.
     """
@@ -33,7 +33,7 @@ def prepare(model: ir.Model) -> ir.Model:
             _pool_to_convolution(model.graph, node)
         elif node.op_type in ("Relu", "Clip"):
             _copy_before_clip(model.graph, node)
-        elif node.op_type in ("HardSigmoid", "HardSwish"):
+        elif node.op_type == "HardSigmoid":
             _hard_to_convolution(model.graph, node)
     forget_names(model.graph)
     to_rows.apply(model.graph)
@@ -128,11 +128,9 @@ def _copy_before_clip(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _hard_to_convolution(graph: ir.Graph, node: ir.Node) -> None:
-    """y = min(max(x / 6 + 1/2, 0), 1), times x for hard-swish (Howard et al. 2019, section 5.2)."""
+    """y = min(max(x / 6 + 1/2, 0), 1) (Howard et al. 2019, section 5.2)."""
     data = node.inputs[0]
     slope, offset = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
-    if node.op_type == "HardSwish":
-        slope, offset = 1.0 / 6.0, 0.5
     if data is None or data.shape is None or len(data.shape) != 4 or not isinstance(data.shape[1], int):
         return
     channels = data.shape[1]
@@ -140,21 +138,11 @@ def _hard_to_convolution(graph: ir.Graph, node: ir.Node) -> None:
     bias = _constant(graph, f"{node.name}/offset", np.full(channels, offset, np.float32))
     line = _per_channel(graph, node, "line", [data, weight, bias])
     bounds = [_constant(graph, f"{node.name}/{end}", np.float32(end)) for end in (0.0, 1.0)]
-    if node.op_type == "HardSigmoid":
-        clip = node
-        clip.op_type = "Clip"
-        clip.attributes.clear()
-        clip.resize_inputs(3)
-        for index, value in enumerate((line, *bounds)):
-            clip.replace_input_with(index, value)
-        return
-    clip = ir.Node("", "Clip", [line, *bounds], name=f"{node.name}/gate")
-    gate = clip.outputs[0]
-    gate.name, gate.shape, gate.type = f"{node.outputs[0].name}/gate", data.shape, data.type
-    graph.insert_before(node, clip)
-    node.op_type = "Mul"
-    node.resize_inputs(2)
-    node.replace_input_with(1, gate)
+    node.op_type = "Clip"
+    node.attributes.clear()
+    node.resize_inputs(3)
+    for index, value in enumerate((line, *bounds)):
+        node.replace_input_with(index, value)
 
 
 def _per_channel(graph: ir.Graph, node: ir.Node, part: str, inputs: list[ir.Value]) -> ir.Value:

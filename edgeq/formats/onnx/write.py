@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.errors import ModelError, UsageError
+from edgeq.quantize import hard_swish
 from edgeq.quantize.dialect import Activations, IoType
 from edgeq.quantize.operators import clip_bounds
 from edgeq.quantize.plan import Plan, Quant
@@ -28,8 +29,8 @@ _SELECTING = {"Clip", "GlobalMaxPool", "Pad", "ReduceMax", "ReduceMin", "Relu"}
 """Operators that select among values, whose float form ONNX Runtime leaves between its DQ and Q."""
 
 _FUSIBLE = {"Add", "AveragePool", "GlobalAveragePool", "Mul", "Sigmoid", "Softmax"}
-"""Float operators that ONNX Runtime would turn into integer ones between a DQ and a Q. (LeakyRelu may: by a table
-of 256 entries, which are what the float operator gives.)"""
+"""Float operators that ONNX Runtime would turn into integer ones between a DQ and a Q. (LeakyRelu may: its
+table of 256 entries holds what the float operator gives.)"""
 
 _IO_ACTIVATIONS = {IoType.INT8: Activations.S8, IoType.UINT8: Activations.U8}
 
@@ -68,7 +69,7 @@ def write_qdq(
     model = graph.clone()
     _drop_absorbed(model.graph, plan)
     writer = _Writer(model.graph, activations)
-    selecting = _selecting(model.graph, plan)
+    selecting, gated = _selecting(model.graph, plan), _gated(model.graph, plan)
     for name, constant in list(model.graph.initializers.items()):
         if name in plan.tensors and constant.uses():
             writer.store(constant, plan.tensors[name])
@@ -80,6 +81,8 @@ def write_qdq(
         _keep_float(node, plan, writer)
     for node, grid in selecting.items():
         writer.select(node, grid)
+    for node, grid in gated.items():
+        writer.gate(node, grid)
     if io is not IoType.FLOAT32:
         _integer_ends(model.graph)
     _drop_unused(model.graph)
@@ -194,6 +197,20 @@ class _Writer:
             self._graph.remove(dequantize, safe=True)
         result.name, result.type = name, stored
 
+    def gate(self, node: ir.Node, grid: Quant) -> None:
+        """Makes a hard-swish one product of integers: its input, times the same integers as a gate."""
+        dequantize = node.inputs[0].producer() if node.inputs[0] is not None else None
+        integers = dequantize.inputs[0] if dequantize is not None else None
+        assert integers is not None
+        name = f"{node.outputs[0].name}/gate"
+        bounds = [self._constant(f"{name}/{end}", self._integer(end, grid)) for end in (0.0, 1.0)]
+        kept = self._node("Clip", [integers, *bounds], quantized_name(name))
+        zero_point = np.array(grid.zero_point[0] + self._offset, self._storage)
+        real = self._node("DequantizeLinear", [kept, *self._grid(name, grid, zero_point)], name)
+        node.op_type = "Mul"
+        node.resize_inputs(2)
+        node.replace_input_with(1, real)
+
     def _integer(self, real: float, grid: Quant) -> NDArray[Any]:
         """What stands for a real on a grid, as it is stored. A true scalar."""
         limits = np.iinfo(self._storage)
@@ -260,6 +277,20 @@ def _has_groups(node: ir.Node) -> bool:
     """Whether the weights of a layer have a scale for every group of inputs."""
     weight = node.inputs[1].producer() if len(node.inputs) > 1 and node.inputs[1] is not None else None
     return weight is not None and weight.op_type == "DequantizeLinear" and "block_size" in weight.attributes
+
+
+def _gated(graph: ir.Graph, plan: Plan) -> dict[ir.Node, Quant]:
+    """The hard-swishes on integers that a gate can be read from, each with the gate's grid."""
+    found = {}
+    for node in graph:
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type != "HardSwish" or source is None or plan.is_float(node.name or ""):
+            continue
+        grid, target = plan.tensors.get(source.name or ""), plan.tensors.get(node.outputs[0].name or "")
+        gate = hard_swish.gate(grid) if grid is not None and target is not None and grid.bits == 8 else None
+        if gate is not None:
+            found[node] = gate
+    return found
 
 
 def _fill(pad: ir.Node) -> float:
