@@ -55,7 +55,8 @@ class AgreementFigure:
 
     Attributes:
         agreement: share of samples with the same top-1 class; None when the output is no vector of classes.
-        sqnr_db: mean over samples of 10·log10(signal power / error power) of the output, capped at 120.
+        sqnr_db: mean over samples of 10·log10(signal power / error power) of the output, capped at 120; of
+            several outputs, of that which lost most.
         top1, float_top1: share of correct samples; None without labels.
     """
 

@@ -82,7 +82,7 @@ def verify(
             outputs = {model: model.run(sample, inputs) for model in (*integer, *(twins if compared else ()))}
             wanted = reference.outputs(index, sample, inputs)
             for model, tally in tallies.items():
-                tally.add(wanted[0], outputs[model][0], None if labels is None else int(labels[index]))
+                tally.add(wanted, outputs[model], None if labels is None else int(labels[index]))
             if compared:
                 parity.add([outputs[model] for model in parity.files])
             progress.advance()

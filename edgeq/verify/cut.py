@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -21,11 +21,20 @@ def with_outputs(graph: ir.Model, names: Sequence[str]) -> ir.Model:
 
 
 def integer_outputs(graph: ir.Model, plan: Plan) -> list[str]:
-    """The last tensors on a grid on every way to an output, in graph order."""
-    found: dict[str, None] = {}
-    for output in graph.graph.outputs:
-        found.update(dict.fromkeys(_last_on_grid(output, plan)))
-    return list(found)
+    """The last tensors on a grid on every way to an output, first output first."""
+    found: list[str] = []
+    waiting, seen = list(reversed(graph.graph.outputs)), set[ir.Value]()
+    while waiting:
+        value = waiting.pop()
+        node = value.producer()
+        if value in seen or node is None:
+            continue
+        seen.add(value)
+        if value.name in plan.tensors:
+            found.append(str(value.name))
+        else:
+            waiting += [item for item in reversed(node.inputs) if item is not None]
+    return found
 
 
 def inner_tensors(graph: ir.Model, plan: Plan) -> list[tuple[ir.Node, str]]:
@@ -36,15 +45,3 @@ def inner_tensors(graph: ir.Model, plan: Plan) -> list[tuple[ir.Node, str]]:
         for value in node.outputs
         if value.name is not None and value.name in plan.tensors
     ]
-
-
-def _last_on_grid(value: ir.Value, plan: Plan) -> Iterator[str]:
-    node = value.producer()
-    if node is None:
-        return
-    if value.name in plan.tensors:
-        yield str(value.name)
-        return
-    for source in node.inputs:
-        if source is not None and not source.is_initializer():
-            yield from _last_on_grid(source, plan)

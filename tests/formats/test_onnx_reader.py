@@ -282,3 +282,19 @@ def test_damage_anywhere_is_an_edgeq_error_or_none(tmp_path: Path, data: st.Data
     path.write_bytes(whole)
     with contextlib.suppress(EdgeqError):
         formats.read(path)
+
+
+def test_the_first_files_whose_weights_are_no_inputs(tmp_path: Path) -> None:
+    """IR version 3 wanted weights among the inputs; exporters of the time left them out all the same."""
+    proto = model(
+        "a = Conv<pads=[1,1,1,1]>(x, w) b = Relu(a) c = Reshape(b, rest) y = Gemm(c, r)",
+        {"w": WEIGHT, "rest": np.array([0, -1]), "r": RNG.normal(size=(384, 4)).astype(np.float32)},
+        opset=9,
+    )
+    proto.graph.node[-1].input.append("bias")
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(4, np.float32), "bias"))
+    proto.ir_version = 3
+    newer = onnx.ModelProto()
+    newer.CopyFrom(proto)
+    newer.ir_version = 8  # the runtime's own checker refuses version 3 without them
+    check(saved(tmp_path, proto), original=newer)

@@ -77,6 +77,24 @@ CASES: dict[str, Case] = {
     "Clip low": Case({"x": IMAGE}, [node("Clip", "x a")], {"a": np.float32(-0.5)}),
     "Clip high": Case({"x": IMAGE}, [node("Clip", "x - b")], {"b": np.float32(2)}),
     "Clip none": Case({"x": IMAGE}, [node("Clip", "x")]),
+    "Clip by a computed bound": Case(
+        {"x": IMAGE},
+        [node("ReduceMax", "x", "m", keepdims=0), node("Sub", "m h", "a"), node("Clip", "x a m")],
+        {"h": np.float32(1)},
+    ),
+    "Clip by a computed upper bound": Case(
+        {"x": IMAGE}, [node("ReduceMean", "x", "m", keepdims=0), node("Clip", "x - m")]
+    ),
+    "Slice backwards": Case(
+        {"x": (1, 6, 9, 11)},
+        [node("Slice", "x a b c d")],
+        {"a": i64(-1, 7), "b": i64(-99, 1), "c": i64(1, 2), "d": i64(-1, -2)},
+    ),
+    "Slice one backwards": Case(
+        {"x": (1, 6, 9, 11)},
+        [node("Slice", "x a b c d")],
+        {"a": i64(0), "b": i64(-99), "c": i64(3), "d": i64(-1)},
+    ),
     "PRelu": Case({"x": IMAGE}, [node("PRelu", "x s")], {"s": f32(6, 1, 1)}),
     "Softmax": Case({"x": ("batch", 10)}, [node("Softmax", "x")]),
     "Softmax over channels": on_image("Softmax", axis=1),
@@ -270,6 +288,8 @@ def test_float_operator(name: str, batch: int, tmp_path: Path) -> None:
 
 
 LEFT_TO_BUILT_IN = {
+    "Slice backwards",
+    "Slice one backwards",
     "Cast there and back",
     "LogSoftmax",
     "LogSoftmax over channels",

@@ -28,7 +28,11 @@ def unary(op: Op, **options: Any) -> Emit:
 
 def clip(step: Step) -> None:
     """Clamps by the activation that says so, else by a maximum and a minimum."""
-    low, high = clamp_of(step.node) or (None, None)
+    clamp = clamp_of(step.node)
+    if clamp is None:
+        _clip_by_values(step)
+        return
+    low, high = clamp
     x = step.operand(0)
     if (low, high) in CLAMPS:
         step.result(ACTIVATION_OPS[CLAMPS[low, high]], [x], x.order)
@@ -44,9 +48,15 @@ def clip(step: Step) -> None:
         step.alias(x)
 
 
-def refuse_clip(node: ir.Node) -> str | None:
-    """Why a Clip cannot be written."""
-    return "the bounds must be constant" if clamp_of(node) is None else None
+def _clip_by_values(step: Step) -> None:
+    """A Clip with a computed bound."""
+    x = step.operand(0)
+    if step.value(1) is not None and step.value(2) is not None:
+        x = step.interim(Op.MAXIMUM, [x, _aligned(step, 1, x.order)], x.shape, x.order)
+        step.result(Op.MINIMUM, [x, _aligned(step, 2, x.order)], x.order)
+        return
+    op, index = (Op.MAXIMUM, 1) if step.value(1) is not None else (Op.MINIMUM, 2)
+    step.result(op, [x, _aligned(step, index, x.order)], x.order)
 
 
 def leaky_relu(step: Step) -> None:

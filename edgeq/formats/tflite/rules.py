@@ -141,7 +141,7 @@ RULES: Mapping[str, Rule] = {
     "AveragePool": Rule(pooling.average_pool, refuse=pooling.refuse_pool),
     "Cast": Rule(shaping.cast),
     "Ceil": Rule(elementwise.unary(Op.CEIL)),
-    "Clip": Rule(elementwise.clip, refuse=elementwise.refuse_clip),
+    "Clip": Rule(elementwise.clip),
     "Concat": Rule(shaping.concat, _joins),
     "Conv": Rule(convolution.conv, _weighs, convolution.refuse_conv),
     "ConvTranspose": Rule(convolution.conv_transpose, _weighs, convolution.refuse_conv_transpose),

@@ -123,7 +123,8 @@ def slice_(step: Step) -> None:
         size = shape[axis]
         begin, stop, _ = slice(int(start), int(end), int(stride)).indices(size or _TO_END)
         begins[axis], strides[axis] = begin, int(stride)
-        stops[axis] = _TO_END if size is None or stop >= size else stop
+        whole = stop < 0 if stride < 0 else size is None or stop >= size
+        stops[axis] = _TO_END if whole else stop
     by_storage = (stored(items, x.order) for items in (begins, stops, strides))
     begins, stops, strides = (list(items) for items in by_storage)
     _strided_slice(step, begins, stops, strides)
@@ -134,7 +135,7 @@ def _strided_slice(
 ) -> None:
     """Appends a STRIDED_SLICE, bounds in storage order; masks leave whole axes open (a batch of any size)."""
     x = step.operand(0)
-    begin_mask = sum(1 << place for place, begin in enumerate(begins) if begin == 0)
+    begin_mask = sum(1 << place for place, begin in enumerate(begins) if begin == 0 and strides[place] > 0)
     end_mask = sum(1 << place for place, end in enumerate(ends) if end == _TO_END)
     bounds = (
         step.indices("begin", begins),
@@ -148,9 +149,10 @@ def refuse_slice(node: ir.Node) -> str | None:
     """Why a Slice cannot be written."""
     if any(value is not None and value.const_value is None for value in node.inputs[1:]):
         return "starts, ends, axes and steps must be constant"
-    steps = node.inputs[4] if len(node.inputs) > 4 else None
-    if steps is not None and (numpy_of(steps) <= 0).any():
-        return "negative steps"
+    data, steps = node.inputs[0], node.inputs[4] if len(node.inputs) > 4 else None
+    backwards = steps is not None and (numpy_of(steps) < 0).any()
+    if backwards and data is not None and None in shape_of(data):
+        return "negative steps where the batch is open; fix it with --input-shape"
     return None
 
 
