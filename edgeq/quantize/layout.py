@@ -12,6 +12,7 @@ from edgeq.quantize.dialect import IoType
 from edgeq.quantize.operators import Kind, Rule, data_inputs, rule_of
 from edgeq.quantize.plan import FloatOp
 from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.streams import real_streams
 from edgeq.quantize.tail import real_tail
 
 COMPUTING = (Kind.WEIGHTED, Kind.OWN)
@@ -77,7 +78,7 @@ class Layout:
 
 
 def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
-    """The table's rule for every node, then what the recipe and the tail want; a clip is as its producer."""
+    """The table's rule for every node, then the recipe's and the graph's; a clip is as its producer."""
     rules: dict[ir.Node, Rule] = {}
     for node in graph:
         rule = rule_of(node)
@@ -89,7 +90,8 @@ def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
         elif rule.kind is not Kind.FLOAT and not _is_real(node):
             rule = Rule(Kind.FLOAT, "computes no float32 values")
         rules[node] = rule
-    return {**rules, **real_tail(graph, rules)}
+    rules |= real_tail(graph, rules)
+    return rules | real_streams(graph, rules)
 
 
 def _names(pattern: str, node: str) -> bool:

@@ -20,8 +20,9 @@ from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
 from edgeq.quantize.scaling import scaled, scalings
-from edgeq.quantize.search import METHODS, Choice, best_of, output_sqnr_db
+from edgeq.quantize.search import METHODS, WIDE, Choice, best_of, output_sqnr_db
 from edgeq.quantize.simulate import round_weights_to, simulated
+from edgeq.quantize.smooth import smoothed_values
 
 Arrays = Mapping[str, NDArray[Any]]
 Outputs = Callable[[Sequence[NDArray[Any]]], None]
@@ -102,7 +103,9 @@ def _needs_parts(recipe: Recipe) -> bool:
 
 def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress) -> tuple[Choice, list[str]]:
     """How channels are scaled and ranges found: the best for the samples held back."""
-    methods = METHODS if recipe.ranges is RangeMethod.SEARCHED else (recipe.ranges,)
+    methods: tuple[RangeMethod, ...] = (recipe.ranges,)
+    if recipe.ranges is RangeMethod.SEARCHED:
+        methods = (*METHODS, WIDE) if smoothed_values(model) else METHODS
     tried = scalings(model, recipe, parts.split)
     found: dict[Choice, float] = {}
     judges = sum(len(held) for _, held in parts.folds)

@@ -27,6 +27,10 @@ Arrays = Mapping[str, NDArray[Any]]
 METHODS = (RangeMethod.ADAPTIVE, RangeMethod.MEAN_MIN_MAX, RangeMethod.MSE)
 """Range methods that are tried, the first unless another is better."""
 
+WIDE = RangeMethod.MIN_MAX
+"""Tried besides for transformers, whose outliers carry meaning: by them a head attends to nothing (Bondarenko
+et al. 2021, section 3)."""
+
 LEAST_GAIN_DB = 0.1
 
 Version = TypeVar("Version")

@@ -1,8 +1,8 @@
 """Fully-connected layers with 4-bit weights, a scale for every group of inputs: half the bytes of int8.
 
 Such a layer takes and gives reals, and both runtimes round its activations to 8 bits on the way in: ONNX
-Runtime those of a group (MatMulNBits; not with `session.qdq_matmulnbits_accuracy_level` 0), XNNPACK those of a
-row (qd8-f32-qb4w).
+Runtime those of a group (MatMulNBits; not with `session.qdq_matmulnbits_accuracy_level` 0), XNNPACK those of
+a row (qd8-f32-qb4w).
 
 Sources: Dettmers and Zettlemoyer 2023, "The case for 4-bit precision: k-bit Inference Scaling Laws", section
 2 (blocks); Frantar et al. 2023, "GPTQ", section 4 (grouping).
