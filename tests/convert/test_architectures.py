@@ -135,3 +135,24 @@ def test_a_detectors_scores_survive_beside_its_pixels(tmp_path: Path, images: Pa
     floats = {op.node for op in done.figures.float_ops}
     assert len(floats) == 3
     assert all(op.reason for op in done.figures.float_ops)
+
+
+def test_distances_that_are_means_of_a_distribution(tmp_path: Path, images: Path) -> None:
+    """YOLOv8 and generalised focal loss: softmax over 16 bins, then a convolution by 0, 1 … 15."""
+    body = """
+        f = Conv<pads=[1,1,1,1], strides=[2,2]>(x, stem) a = Relu(f) d = Conv(a, bins)
+        r = Reshape(d, split) t = Transpose<perm=[0,2,1,3]>(r) p = Softmax<axis=1>(t)
+        m = Conv(p, count) far = Reshape(m, boxes) y = Mul(far, stride)"""
+    weights = {
+        "stem": weight(8, 3, 3, 3), "bins": weight(64, 8, 1, 1) * 4, "split": np.array([1, 4, 16, 64]),
+        "count": np.arange(16, dtype=np.float32).reshape(1, 16, 1, 1), "boxes": np.array([1, 4, 64]),
+        "stride": np.full((1, 1, 64), 32, np.float32),
+    }  # fmt: skip
+    done, ran = converted(saved(tmp_path, body, weights, "float[1,4,64] y"), images, ["y"])
+    source, _, _, int8_onnx, int8_tflite = ran
+    assert done.figures.parity is not None
+    assert done.figures.parity.differing == 0
+    np.testing.assert_allclose(int8_onnx[0], int8_tflite[0], atol=1e-3)
+    assert {op.op_type for op in done.figures.float_ops} >= {"Softmax", "Conv", "Mul"}
+    noise = np.square(source[0] - int8_onnx[0]).mean() / np.square(source[0]).mean()
+    assert noise < 1e-3
