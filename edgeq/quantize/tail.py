@@ -27,8 +27,8 @@ _GATHERING = frozenset({"GlobalAveragePool", "ReduceMean"})
 def real_tail(graph: ir.Graph, rules: Mapping[ir.Node, Rule]) -> dict[ir.Node, Rule]:
     """The nodes of the tail that compute in reals, each with the rule that says so.
 
-    They are every Concat, Add and Mul with a constant (anchors, strides) or an operand that is real already, and
-    means over the probabilities of a Softmax. A sum or product of two results of integer layers stays as
+    They are every Concat, Add and Mul with a constant (anchors, strides) or an operand that is real already,
+    and means over the probabilities of a Softmax. A sum or product of two results of integer layers stays as
     it is.
     """
     tail = _tail(graph, rules)

@@ -47,6 +47,21 @@ def resized(scale: tuple[float, float], **attributes: object) -> Case:
     return Case({"x": IMAGE}, [node("Resize", "x - s", **attributes)], constants)
 
 
+def recurrent(inputs: str, directions: int, **attributes: object) -> Case:
+    """Seven steps of two samples with five features, nine hidden values."""
+    constants = {"w": f32(directions, 36, 5), "r": f32(directions, 36, 9), "b": f32(directions, 72)}
+    shapes = {"x": (7, 2, 5)} | ({"h": (directions, 2, 9), "c": (directions, 2, 9)} if "h" in inputs else {})
+    lstm = (
+        "LSTM",
+        inputs.replace("-", "").split(" "),
+        ["y", "y_last", "y_memory"],
+        {"hidden_size": 9, **attributes},
+    )
+    return Case(
+        shapes, [lstm], {k: v for k, v in constants.items() if k in inputs}, ("y", "y_last", "y_memory")
+    )
+
+
 CASES: dict[str, Case] = {
     **{
         f"{op}": on_image(op) for op in ("Abs", "Ceil", "Cos", "Exp", "Floor", "HardSwish", "Identity", "Neg")
@@ -95,6 +110,11 @@ CASES: dict[str, Case] = {
         [node("Slice", "x a b c d")],
         {"a": i64(0), "b": i64(-99), "c": i64(3), "d": i64(-1)},
     ),
+    "LSTM": recurrent("x w r b", 1),
+    "LSTM without biases": recurrent("x w r", 1),
+    "LSTM backwards": recurrent("x w r b", 1, direction="reverse"),
+    "LSTM both ways": recurrent("x w r b", 2, direction="bidirectional"),
+    "LSTM with computed states": recurrent("x w r b - h c", 2, direction="bidirectional"),
     "PRelu": Case({"x": IMAGE}, [node("PRelu", "x s")], {"s": f32(6, 1, 1)}),
     "Softmax": Case({"x": ("batch", 10)}, [node("Softmax", "x")]),
     "Softmax over channels": on_image("Softmax", axis=1),

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgeq.formats.tflite import composed, convolution, elementwise, linear, pooling, resize, shaping
+from edgeq.formats.tflite import (
+    composed,
+    convolution,
+    elementwise,
+    linear,
+    pooling,
+    recurrent,
+    resize,
+    shaping,
+)
 from edgeq.formats.tflite.lowering import Step
 from edgeq.formats.tflite.operators import Op
 from edgeq.quantize.plan import Quant
@@ -159,6 +168,7 @@ RULES: Mapping[str, Rule] = {
     "HardSigmoid": Rule(elementwise.hard_sigmoid),
     "HardSwish": Rule(elementwise.unary(Op.HARD_SWISH)),
     "Identity": Rule(shaping.identity_op, _moves),
+    "LSTM": Rule(recurrent.lstm, refuse=recurrent.refuse_lstm),
     "LayerNormalization": Rule(composed.layer_norm, refuse=_one_output),
     "LeakyRelu": Rule(elementwise.leaky_relu),
     "Log": Rule(elementwise.unary(Op.LOG)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -65,16 +67,33 @@ def concat(step: Step) -> None:
     order = step.order(computed)
     axis = step.node.attributes.get_int("axis", 0) % len(order)
     place = order.index(axis)
-    parts = [step.operand(index, order) for index in range(len(values))]
-    while len(parts) > CONCATENATION_LIMIT:
-        head, parts = parts[:CONCATENATION_LIMIT], parts[CONCATENATION_LIMIT:]
-        total = sum(part.shape[place] or 0 for part in head)
-        shape = (*head[0].shape[:place], total, *head[0].shape[place + 1 :])
-        parts.insert(0, step.interim(Op.CONCATENATION, head, shape, order, grid=head[0].grid, axis=place))
+    parts = _fewer(step, [step.operand(index, order) for index in range(len(values))], place)
     if len(parts) == 1:
         step.alias(parts[0])
         return
     step.result(Op.CONCATENATION, parts, order, axis=place)
+
+
+def joined(step: Step, parts: Sequence[Stored], place: int) -> Stored:
+    """Tensors of one order side by side on a storage axis, inside a node."""
+    fewer = _fewer(step, parts, place)
+    return fewer[0] if len(fewer) == 1 else _beside(step, fewer, place)
+
+
+def _fewer(step: Step, parts: Sequence[Stored], place: int) -> list[Stored]:
+    """The same side by side, in so few parts that one CONCATENATION takes them."""
+    found = list(parts)
+    while len(found) > CONCATENATION_LIMIT:
+        groups = (found[at : at + CONCATENATION_LIMIT] for at in range(0, len(found), CONCATENATION_LIMIT))
+        found = [group[0] if len(group) == 1 else _beside(step, group, place) for group in groups]
+    return found
+
+
+def _beside(step: Step, parts: Sequence[Stored], place: int) -> Stored:
+    total = sum(part.shape[place] or 0 for part in parts)
+    shape = (*parts[0].shape[:place], total, *parts[0].shape[place + 1 :])
+    grid = parts[0].grid
+    return step.interim(Op.CONCATENATION, parts, shape, parts[0].order, grid=grid, axis=place)
 
 
 def split(step: Step) -> None:
