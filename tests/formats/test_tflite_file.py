@@ -295,3 +295,9 @@ def test_versions_are_known_to_the_runtime_table() -> None:
     for op in Op:
         for traits in ((), (Trait.INT8,), tuple(Trait)):
             assert op.value.version(traits) in op.value.runtime
+
+
+def test_sizes_computed_from_an_open_batch_have_a_way_out(tmp_path: Path) -> None:
+    case = Case({"x": ("batch", 4)}, [node("Shape", "x", "s"), node("ConstantOfShape", "s")])
+    with pytest.raises(UnsupportedError, match=r"Shape_0[\s\S]*fix the batch with --input-shape x=1,4"):
+        tflite.write(case.model(), None, tmp_path / "m.tflite")

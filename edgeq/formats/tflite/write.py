@@ -20,6 +20,12 @@ from edgeq.quantize.dialect import IoType
 from edgeq.quantize.plan import Plan, Quant
 
 
+_SIZING = frozenset({"ConstantOfShape", "Expand", "Range", "Shape", "Tile"})
+"""Operators that canonicalisation computes wherever all sizes are fixed."""
+
+_MOST_LINES = 20
+
+
 def write(graph: ir.Model, plan: Plan | None, path: Path, io: IoType = IoType.FLOAT32) -> None:
     """Writes the graph to a TFLite file, whole or not at all.
 
@@ -85,11 +91,24 @@ def _refuse(graph: ir.Graph, plan: Plan | None) -> None:
     for name, grid in plan.tensors.items() if plan else ():
         if grid.bits not in (8, 16, 32) and not grid.group:
             lines.append(f"{name}: {grid.bits}-bit values are not written to TFLite")
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more"]
     if lines:
         raise UnsupportedError(
             "these parts cannot be written to TFLite:\n    " + "\n    ".join(lines),
-            hint="choose --format onnx, or change these layers in the source model",
+            hint=f"{_fixed_batch(graph)}choose --format onnx, or change these layers in the source model",
         )
+
+
+def _fixed_batch(graph: ir.Graph) -> str:
+    """Advice to fix an open batch, where sizes are computed from it."""
+    computed = any(node.op_type in _SIZING for node in graph)
+    for value in graph.inputs if computed else ():
+        sizes = shape_of(value)
+        if None in sizes:
+            shape = ",".join(str(size or 1) for size in sizes)
+            return f"fix the batch with --input-shape {value.name}={shape}, "
+    return ""
 
 
 def _grids(low: Lowering, node: ir.Node) -> Grids:
