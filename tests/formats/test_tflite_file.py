@@ -194,13 +194,6 @@ def test_all_refusals_come_at_once_and_nothing_is_written(tmp_path: Path) -> Non
         ("Pad", "x p", {"p": np.array([0, 0, -1, 0, 0, 0, 0, 0])}, {}, "negative pads"),
         ("Pad", "x p", {"p": np.array([0, 0, 1, 0, 0, 0, 0, 0])}, {"mode": "edge"}, "constant and reflected"),
         ("PRelu", "x z", {}, {}, "slope must be constant"),
-        (
-            "Slice",
-            "x a b c d",
-            {k: np.array([v]) for k, v in zip("abcd", (7, 0, 2, -1), strict=True)},
-            {},
-            "steps",
-        ),
     ],
 )
 def test_refused_attributes_are_named(

@@ -19,7 +19,6 @@ from edgeq.formats.tflite.rules import RULES, Grids, is_wide, refusals
 from edgeq.quantize.dialect import IoType
 from edgeq.quantize.plan import Plan, Quant
 
-
 _SIZING = frozenset({"ConstantOfShape", "Expand", "Range", "Shape", "Tile"})
 """Operators that canonicalisation computes wherever all sizes are fixed."""
 
