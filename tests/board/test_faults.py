@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,7 +208,8 @@ def test_the_calendar_jumps_by_years(shaken: Board, session: Session, tmp_path: 
         with session.lease(0.5):
             work = job(session, tmp_path)
             trace = session.run(work, Once(lambda: run(shaken, f"date -s @{time.time():.0f}")))
-            with pytest.raises(LeaseError, match="edge@desk"), session_of(shaken, "lab").lease():
+            refused = pytest.raises(LeaseError, match="edge@desk")
+            with closing(session_of(shaken, "lab")) as other, refused, other.lease():
                 pass
         with session.lease():
             check(session, work, trace, tmp_path)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -444,6 +445,38 @@ def test_power_comes_from_the_same_run(tmp_path: Path) -> None:
     assert variant.windows[-1].end_ns <= after.start_ns <= series.times_ns[-1]
     silent = {"iio", "power_supply", "powercap", "vcgencmd", "powermetrics"}
     assert set(trace.power_unavailable) == silent
+
+
+def agents(folder: Path) -> list[int]:
+    """The processes on this machine that serve this device's sessions."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"{folder}/device/agents".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_an_agent_that_was_killed_is_replaced(local: Session, tmp_path: Path) -> None:
+    local.probe()
+    local.records()
+    (first,) = agents(tmp_path)
+    os.kill(first, signal.SIGKILL)
+    assert local.probe().machine
+    (second,) = agents(tmp_path)
+    assert second != first
+    local.close()
+    assert agents(tmp_path) == []
+
+
+def test_an_agent_whose_host_is_silent_ends(local: Session) -> None:
+    (agent,) = (Path(local.root) / "agents").iterdir()
+    hurried = (
+        "import sys; from agent import main; main.IDLE_S = 0.3; sys.argv[1:] = ['/nowhere']; main.main()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", hurried], cwd=agent, stdin=subprocess.PIPE)
+    assert process.wait(20) == 0
+    process.communicate()
 
 
 def test_an_emptied_cache_is_filled_again(local: Session, tmp_path: Path) -> None:
