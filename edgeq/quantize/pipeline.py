@@ -19,7 +19,7 @@ from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
-from edgeq.quantize.scaling import scaled, scalings
+from edgeq.quantize.scaling import Scaling, rotations, scaled, scalings
 from edgeq.quantize.search import METHODS, WIDE, Choice, best_of, output_sqnr_db
 from edgeq.quantize.simulate import round_weights_to, simulated
 from edgeq.quantize.smooth import smoothed_values
@@ -95,6 +95,7 @@ def _needs_parts(recipe: Recipe) -> bool:
     return (
         recipe.equalize != 0.0
         or recipe.smooth != 0.0
+        or recipe.rotate != 0.0
         or recipe.ranges is RangeMethod.SEARCHED
         or recipe.rounding is Rounding.OPTIMAL
         or recipe.correction
@@ -102,28 +103,45 @@ def _needs_parts(recipe: Recipe) -> bool:
 
 
 def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress) -> tuple[Choice, list[str]]:
-    """How channels are scaled and ranges found: the best for the samples held back."""
+    """How channels are scaled and mixed and ranges found: the best for the samples held back."""
     methods: tuple[RangeMethod, ...] = (recipe.ranges,)
     if recipe.ranges is RangeMethod.SEARCHED:
         methods = (*METHODS, WIDE) if smoothed_values(model) else METHODS
-    tried = scalings(model, recipe, parts.split)
     found: dict[Choice, float] = {}
-    judges = sum(len(held) for _, held in parts.folds)
-    if len(methods) * len(tried) > 1:
+
+    def best_with(tried: Sequence[Scaling]) -> Choice:
         progress.stage("search", len(tried) * len(parts.folds) * len(parts.all))
         for scaling in tried:
             choices = [Choice(scaling, method) for method in methods]
-            for fitted, held in parts.folds:
-                for choice, figure in _tried(model, fitted, held, choices, recipe, progress).items():
-                    found[choice] = found.get(choice, 0.0) + figure * len(held) / judges
+            found.update(_judged(model, parts, choices, recipe, progress))
+        return best_of(found, tuple(found))
+
+    tried = scalings(model, recipe, parts.split)
+    best = Choice(tried[0], methods[0])
+    if len(methods) * len(tried) > 1:
+        best = best_with(tried)
+    if mixed := rotations(model, recipe, parts.split, best.scaling):
+        best = best_with(mixed if found else (best.scaling, *mixed))
     if not found:
-        return Choice(tried[0], methods[0]), []
-    best = best_of(found, tuple(found))
+        return best, []
+    judges = sum(len(held) for _, held in parts.folds)
     listed = ", ".join(f"{choice} {figure:.1f}" for choice, figure in found.items())
     return best, [
         f"ranges are {best}, the best for this network's output; SQNR in dB with activations alone "
         f"quantised, on {judges} samples{' that were held back' if parts.split else ''}: {listed}"
     ]
+
+
+def _judged(
+    model: ir.Model, parts: Parts, choices: Sequence[Choice], recipe: Recipe, progress: Progress
+) -> dict[Choice, float]:
+    """The mean output SQNR of choices that scale alike over all samples that judge."""
+    judges = sum(len(held) for _, held in parts.folds)
+    totals = dict.fromkeys(choices, 0.0)
+    for fitted, held in parts.folds:
+        for choice, figure in _tried(model, fitted, held, choices, recipe, progress).items():
+            totals[choice] += figure * len(held) / judges
+    return totals
 
 
 def _tried(

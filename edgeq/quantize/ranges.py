@@ -19,6 +19,7 @@ SIGMAS = 6.0
 _STEPS = 60
 _LEVELS = 255
 _CONDENSED = 1024
+_WIDENED = 0.2  # MobileNetV2's activations, each sample held back once: 24.4 dB with 0, 24.5 to 24.6 with it
 
 
 def full_range(observation: Observation) -> Range:
@@ -45,6 +46,13 @@ def min_max(sketch: Sketch) -> Range:
 def mean_min_max(sketch: Sketch) -> Range:
     """The mean over samples of each sample's extremes."""
     return _with_zero(sketch.mean_low, sketch.mean_high)
+
+
+def widened(sketch: Sketch) -> Range:
+    """Like `mean_min_max`; without negatives a share `_WIDENED` of the way from there to the extremes."""
+    share = 0.0 if sketch.low < 0 else _WIDENED
+    low, high = sketch.mean_low, sketch.mean_high
+    return _with_zero(low + share * (sketch.low - low), high + share * (sketch.high - high))
 
 
 def percentile(sketch: Sketch, percent: float) -> Range:
@@ -127,6 +135,7 @@ def _with_zero(low: float, high: float) -> Range:
 _METHODS: dict[RangeMethod, Callable[[Sketch, Recipe], Range]] = {
     RangeMethod.MIN_MAX: lambda sketch, recipe: min_max(sketch),
     RangeMethod.MEAN_MIN_MAX: lambda sketch, recipe: mean_min_max(sketch),
+    RangeMethod.WIDENED: lambda sketch, recipe: widened(sketch),
     RangeMethod.PERCENTILE: lambda sketch, recipe: percentile(sketch, recipe.percentile),
     RangeMethod.MSE: lambda sketch, recipe: least_error(sketch, 2.0),
     RangeMethod.ADAPTIVE: lambda sketch, recipe: adaptive(sketch),

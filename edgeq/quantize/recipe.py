@@ -18,6 +18,7 @@ class RangeMethod(StrEnum):
     MIN_MAX = "min-max"
     PERCENTILE = "percentile"
     MEAN_MIN_MAX = "mean-min-max"
+    WIDENED = "widened"
     MSE = "mse"
     ADAPTIVE = "adaptive"
     SEARCHED = "searched"
@@ -68,6 +69,8 @@ class Recipe:
             None tries some, as `equalize` does.
         int4: shell patterns of fully-connected layers whose weights have 4 bits; they compute in float32.
         group: how many inputs of an output share a scale in these.
+        rotate: the exponent of the rotation of linear streams (`edgeq.quantize.rotate`), 0 for none; None
+            tries it on top of the best of `equalize` and `smooth`.
     """
 
     name: str = "balanced"
@@ -89,6 +92,7 @@ class Recipe:
     smooth: float | None = None
     int4: tuple[str, ...] = ()
     group: int = 32
+    rotate: float | None = None
 
     def __post_init__(self) -> None:
         if not 50.0 < self.percentile <= 100.0:
@@ -97,7 +101,8 @@ class Recipe:
                 where=f"recipe {self.name}",
             )
 
-        for key, strength in (("equalize", self.equalize), ("smooth", self.smooth)):
+        strengths = {"equalize": self.equalize, "smooth": self.smooth, "rotate": self.rotate}
+        for key, strength in strengths.items():
             if strength is not None and not 0.0 <= strength <= 1.0:
                 raise UsageError(
                     f"{key} must be between 0 and 1, not {strength}", where=f"recipe {self.name}"
@@ -166,6 +171,7 @@ NAMED = {
         ranges=RangeMethod.MIN_MAX,
         equalize=0.0,
         smooth=0.0,
+        rotate=0.0,
         rounding=Rounding.NEAREST,
         correction=False,
     ),

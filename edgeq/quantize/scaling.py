@@ -1,9 +1,9 @@
-"""Scales per channel that move between layers: which are tried for a network, and how they are applied."""
+"""Scales and rotations that move between layers: which are tried for a network, and how they are applied."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.equalize import channel_values, equalize
 from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.rotate import rotate, rotated_values
 from edgeq.quantize.smooth import smooth, smoothed_values
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -27,6 +28,9 @@ activations gain 0.2 dB, its rounded weights lose 1.8)."""
 ALPHAS = (0.0, 0.35, 0.5)
 """Migration strengths of smoothing that are tried."""
 
+ROTATIONS = (0.5,)
+"""Exponents of rotation that are tried besides none. 1 costs MobileNetV2's rounded weights 1 dB."""
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -35,13 +39,15 @@ class Scaling:
     Attributes:
         equalize: the exponent of `edgeq.quantize.equalize`.
         smooth: the migration strength of `edgeq.quantize.smooth`.
+        rotate: the exponent of `edgeq.quantize.rotate`.
     """
 
     equalize: float = 0.0
     smooth: float = 0.0
+    rotate: float = 0.0
 
     def __str__(self) -> str:
-        steps = {"equalisation": self.equalize, "smoothing": self.smooth}
+        steps = {"equalisation": self.equalize, "smoothing": self.smooth, "rotation": self.rotate}
         told = [f"{step} {strength:g}" for step, strength in steps.items() if strength]
         return f" after {' and '.join(told)}" if told else ""
 
@@ -62,7 +68,14 @@ def scalings(model: ir.Model, recipe: Recipe, judged: bool) -> tuple[Scaling, ..
         alphas = (0.0,)
     elif recipe.smooth is not None or not judged:
         alphas = (recipe.smooth or 0.0,)
-    return tuple(Scaling(*strengths) for strengths in product(exponents, alphas))
+    return tuple(Scaling(*strengths, recipe.rotate or 0.0) for strengths in product(exponents, alphas))
+
+
+def rotations(model: ir.Model, recipe: Recipe, judged: bool, best: Scaling) -> tuple[Scaling, ...]:
+    """What is tried once the best scaling is known: the same with linear streams mixed."""
+    if recipe.weights is not WeightGranularity.PER_CHANNEL or recipe.rotate is not None or not judged:
+        return ()
+    return tuple(replace(best, rotate=exponent) for exponent in ROTATIONS if rotated_values(model))
 
 
 def scaled(model: ir.Model, samples: Sequence[Arrays], scaling: Scaling) -> tuple[ir.Model, tuple[str, ...]]:
@@ -75,6 +88,9 @@ def scaled(model: ir.Model, samples: Sequence[Arrays], scaling: Scaling) -> tupl
         peaks = _peaks(model, samples, smoothed_values(model), -1)
         model, smoothed = smooth(model, peaks, scaling.smooth)
         done += smoothed
+    if scaling.rotate:
+        model, mixed = rotate(model, _moments(model, samples, rotated_values(model)), scaling.rotate)
+        done = tuple(dict.fromkeys((*done, *mixed)))
     return model, done
 
 
@@ -88,3 +104,14 @@ def _peaks(model: ir.Model, samples: Sequence[Arrays], names: Sequence[str], axi
             peak = np.maximum(values.max(axis=others), -values.min(axis=others)).astype(np.float64)
             peaks[name] = np.maximum(peaks.get(name, 0.0), peak)
     return peaks
+
+
+def _moments(model: ir.Model, samples: Sequence[Arrays], names: Sequence[str]) -> dict[str, Floats]:
+    """Value name → [C, C] the mean over samples and positions of the products of channels (axis 1)."""
+    session = FloatSession(model, names)
+    totals: dict[str, Floats] = {}
+    for sample in samples:
+        for name, values in session.run(sample).items():
+            vectors = values.reshape(values.shape[1], -1)
+            totals[name] = totals.get(name, 0.0) + (vectors @ vectors.T).astype(np.float64) / vectors.shape[1]
+    return {name: total / len(samples) for name, total in totals.items()}

@@ -24,7 +24,7 @@ from edgeq.quantize.scaling import Scaling
 
 Arrays = Mapping[str, NDArray[Any]]
 
-METHODS = (RangeMethod.ADAPTIVE, RangeMethod.MEAN_MIN_MAX, RangeMethod.MSE)
+METHODS = (RangeMethod.ADAPTIVE, RangeMethod.MEAN_MIN_MAX, RangeMethod.WIDENED, RangeMethod.MSE)
 """Range methods that are tried, the first unless another is better."""
 
 WIDE = RangeMethod.MIN_MAX

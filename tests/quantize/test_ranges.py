@@ -18,6 +18,7 @@ from edgeq.quantize.ranges import (
     min_max,
     normal_range,
     percentile,
+    widened,
 )
 from edgeq.quantize.recipe import RangeMethod
 from edgeq.quantize.sketch import Sketch
@@ -43,6 +44,11 @@ def test_means_of_extremes():
     sketch = sketch_of([np.float32([[-1, 3]]), np.float32([[-3, 5]])])
     assert min_max(sketch) == (-3.0, 5.0)
     assert mean_min_max(sketch) == (-2.0, 4.0)
+
+
+def test_widened_gives_rectified_tensors_alone_a_fifth_of_the_way_to_the_extremes():
+    assert widened(sketch_of([np.float32([[-1, 3]]), np.float32([[-3, 5]])])) == (-2.0, 4.0)
+    assert widened(sketch_of([np.float32([[0, 3]]), np.float32([[0, 5]])])) == (0.0, pytest.approx(4.2))
 
 
 def test_percentile_matches_numpy_to_one_bin(rng):
