@@ -65,6 +65,10 @@ def fused(before: Mapping[str, int], graph: ir.Model, plan: Plan) -> tuple[str, 
     return tuple(told)
 
 
+_INEXACT = frozenset({"ConvTranspose", "Gelu", "LayerNormalization", "MatMul"})
+"""Float operators of which each runtime has sums or approximations of its own."""
+
+
 def warnings(plan: Plan, shown: Verification) -> tuple[str, ...]:
     """What the user should know before trusting the result."""
     told = []
@@ -76,7 +80,9 @@ def warnings(plan: Plan, shown: Verification) -> tuple[str, ...]:
     elif plan.samples < FEW_SAMPLES:
         told.append(f"Only {plan.samples} calibration samples: ranges and figures rest on little data.")
     if shown.parity is not None and shown.parity.differing:
-        expected = ", as float32 and 16-bit layers do" if is_mixed(plan) else ""
+        expected = ", as float32, 16-bit and 4-bit layers do" if is_mixed(plan) else ""
+        if not expected and any(op.op_type in _INEXACT for op in plan.float_ops):
+            expected = ": float operators between integer layers differ in the last bit"
         told.append(
             f"LiteRT and ONNX Runtime differ in {shown.parity.differing} of {shown.parity.values} outputs "
             f"by up to {shown.parity.max_steps} steps{expected}."
