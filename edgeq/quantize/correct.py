@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edgeq.quantize.grids import MAX_BIAS
 from edgeq.quantize.operators import is_constant
 from edgeq.quantize.plan import Plan, Quant
-from edgeq.quantize.simulate import activations, round_weights_to
+from edgeq.quantize.simulate import activations, rounded
 from edgeq.quantize.stream import Stream, live_bytes
 
 Floats = NDArray[np.float64]
@@ -64,12 +64,11 @@ def correct_biases(
         The model, and the number of layers that were corrected.
     """
     model = model.clone()
-    rounded = model.clone()
-    round_weights_to(rounded, plan, [name for name in rounded.graph.initializers if _is_int8(plan, name)])
-    grids = _written(rounded, plan)
-    real, integer = Stream(reference, samples), Stream(rounded, samples, grids)
+    written = rounded(model, plan)
+    grids = _written(written, plan)
+    real, integer = Stream(reference, samples), Stream(written, samples, grids)
     corrected = 0
-    for node, same in zip(reference.graph, rounded.graph, strict=True):
+    for node, same in zip(reference.graph, written.graph, strict=True):
         expected, found = real.compute(node), integer.compute(same)
         bias = model.graph.initializers.get(_bias_name(same))
         grid = grids.get(same.outputs[0].name or "")
@@ -149,8 +148,3 @@ def _by_channel(node: ir.Node, values: Sequence[NDArray[np.float32]]) -> list[ND
     if node.op_type.startswith("Conv"):
         return [array.reshape(array.shape[1], -1) for array in values]
     return [array.reshape(-1, array.shape[-1]).T for array in values]
-
-
-def _is_int8(plan: Plan, name: str) -> bool:
-    grid = plan.tensors.get(name)
-    return grid is not None and grid.bits == _INT8

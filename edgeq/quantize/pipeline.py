@@ -21,7 +21,7 @@ from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
 from edgeq.quantize.scaling import Scaling, rotations, scaled, scalings
 from edgeq.quantize.search import METHODS, WIDE, Choice, best_of, output_sqnr_db
-from edgeq.quantize.simulate import round_weights_to, simulated
+from edgeq.quantize.simulate import rounded, simulated
 from edgeq.quantize.smooth import smoothed_values
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -167,11 +167,11 @@ def _refined(
 ) -> tuple[ir.Model, list[str]]:
     """The model with the weights and biases to write: of every step what the samples held back gain by."""
     working = parts.working
-    steps: dict[str, ir.Model] = {_NEAREST: _snapped(model, plan)}
+    steps: dict[str, ir.Model] = {_NEAREST: rounded(model, plan, most_bits=32)}
     notes: dict[str, list[str]] = {_NEAREST: []}
     if recipe.rounding is Rounding.OPTIMAL:
         progress.stage("round", len(working))
-        steps[_OPTIMAL], notes[_OPTIMAL] = _rounded(model, plan, working, progress)
+        steps[_OPTIMAL], notes[_OPTIMAL] = _round_optimally(model, plan, working, progress)
     if recipe.correction and (most := affordable(model)):
         progress.stage("correct")
         before = tuple(steps)[-1]
@@ -191,27 +191,19 @@ def _refined(
     return model if best is _NEAREST else steps[best], [*notes[best], kept]
 
 
-def _snapped(model: ir.Model, plan: Plan) -> ir.Model:
-    """A copy with the weights on the nearest points of their grids."""
-    model = model.clone()
-    names = [name for name in model.graph.initializers if name in plan.tensors]
-    round_weights_to(model, plan, names)
-    return model
-
-
-def _rounded(
+def _round_optimally(
     model: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress
 ) -> tuple[ir.Model, list[str]]:
     grams = Grams(model, plan)
     session = FloatSession(model, grams.inputs)
     for sample in _told(samples, progress):
         grams.add({**sample, **session.run(sample)})
-    rounded, gains = round_weights(model, plan, grams.found())
+    optimal, gains = round_weights(model, plan, grams.found())
     if not gains:
-        return _snapped(rounded, plan), []
+        return rounded(optimal, plan, most_bits=32), []
     worst = sorted(gains, key=lambda gain: gain.before_db)[:_TOLD]
     told = ", ".join(f"{gain.layer} {gain.before_db:.0f} → {gain.after_db:.0f} dB" for gain in worst)
-    return _snapped(rounded, plan), [
+    return rounded(optimal, plan, most_bits=32), [
         f"weights of {len(gains)} layers were rounded for least error at the layer's output; "
         f"signal to rounding error before and after, where it was worst: {told}"
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,15 @@ def activations(model: ir.Model) -> list[ir.Value]:
     return [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
 
 
-def round_weights_to(model: ir.Model, plan: Plan, names: Iterable[str]) -> None:
-    """Moves the named initializers onto their grids, in place."""
-    for name in names:
-        value = model.graph.initializers[name]
-        assert value.const_value is not None
-        grid = plan.tensors[name]
-        value.const_value = ir.Tensor(grid.dequantize(grid.quantize(value.const_value.numpy())), name=name)
+def rounded(model: ir.Model, plan: Plan, most_bits: int = 8) -> ir.Model:
+    """A copy with the constants on the nearest points of their grids; finer ones (biases have 32) stay."""
+    model = model.clone()
+    for name, value in model.graph.initializers.items():
+        grid = plan.tensors.get(name)
+        if grid is not None and grid.bits <= most_bits and value.const_value is not None:
+            reals = grid.dequantize(grid.quantize(value.const_value.numpy()))
+            value.const_value = ir.Tensor(reals, name=name)
+    return model
 
 
 def snap(graph: ir.Graph, value: ir.Value, grid: Quant, reader: ir.Node | None = None) -> None:

@@ -17,7 +17,7 @@ from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Plan
-from edgeq.quantize.simulate import round_weights_to, snapped
+from edgeq.quantize.simulate import rounded, snapped
 
 DEAD = 1e-6
 """A channel is dead when nothing in it exceeds this share of the tensor's greatest magnitude."""
@@ -91,7 +91,7 @@ def _with_twins(quantized: Quantized) -> tuple[ir.Model, dict[str, _Probe]]:
     """The float graph with a twin per layer, and what to fetch for the tensor that each layer gives."""
     plan, model = quantized.plan, quantized.reference.clone()
     graph = model.graph
-    written = {node.name: node for node in _rounded(quantized).graph}
+    written = {node.name: node for node in rounded(quantized.graph, plan).graph}
     copies: dict[str, ir.Value] = {}
     probes = {}
     for node, result in list(_layers(graph, plan)):
@@ -115,14 +115,6 @@ def _with_twins(quantized: Quantized) -> tuple[ir.Model, dict[str, _Probe]]:
         probes[result.name or ""] = _Probe(*powers, _channel_peaks(graph, result))
     graph.sort()
     return model, probes
-
-
-def _rounded(quantized: Quantized) -> ir.Model:
-    model = quantized.graph.clone()
-    tensors = quantized.plan.tensors
-    names = [name for name in model.graph.initializers if name in tensors and tensors[name].bits <= 8]
-    round_weights_to(model, quantized.plan, names)
-    return model
 
 
 def _layers(graph: ir.Graph, plan: Plan) -> Iterator[tuple[ir.Node, ir.Value]]:

@@ -12,7 +12,7 @@ from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.datafree import META, clipped_moments
 from edgeq.quantize.plan import Calibrated
 from edgeq.quantize.search import output_sqnr_db
-from edgeq.quantize.simulate import round_weights_to, simulated
+from edgeq.quantize.simulate import rounded, simulated
 from edgeq.quantize.statistics import Interval, Normal
 
 
@@ -109,9 +109,7 @@ def test_without_data_the_whole_recipe_beats_ranges_alone(uneven, rng):
     plain, whole = (quantize_without_data(uneven, bounds, Recipe.load(name)) for name in ("fast", "balanced"))
     versions = {}
     for name, done in (("plain", plain), ("whole", whole)):
-        rounded = done.graph.clone()
-        round_weights_to(rounded, done.plan, [key for key in done.plan.tensors if key[0] in "wb"])
-        versions[name] = simulated(rounded, done.plan)
+        versions[name] = simulated(rounded(done.graph, done.plan, most_bits=32), done.plan)
     figures = output_sqnr_db(uneven, versions, samples)
     assert figures["whole"] > figures["plain"] + 0.5
     assert plain.graph is plain.reference

@@ -19,7 +19,7 @@ from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision.homes import Group
-from edgeq.quantize.simulate import round_weights_to, simulated, snap
+from edgeq.quantize.simulate import rounded, simulated, snap
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -133,10 +133,7 @@ def _take_constants(node: ir.Node, graph: ir.Model, plan: Plan) -> None:
 
 def quantized_graph(graph: ir.Model, plan: Plan) -> ir.Model:
     """The whole plan in float32: activations and weights on their grids."""
-    model = simulated(graph, plan)
-    names = [name for name, grid in plan.tensors.items() if grid.narrow and name in model.graph.initializers]
-    round_weights_to(model, plan, names)
-    return model
+    return simulated(rounded(graph, plan), plan)
 
 
 def outputs(model: ir.Model, samples: Sequence[Arrays]) -> list[list[Floats]]:
