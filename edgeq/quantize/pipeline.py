@@ -38,8 +38,8 @@ class Quantized:
 
     Attributes:
         graph: the graph to write; its weights lie on the plan's grids where rounding was optimal.
-        reference: the same graph with the float model's own weights (channels scaled alike): what the
-            layers of `graph` are to be compared with.
+        reference: the same graph with the float model's own weights (channels scaled and mixed alike): what
+            the layers of `graph` are to be compared with.
         plan: the plan of both.
     """
 
@@ -82,7 +82,8 @@ def quantize(
     recipe = replace(recipe, ranges=choice.ranges)
     model, layers = scaled(prepared, parts.all, choice.scaling)
     if layers:
-        notes.append(f"the output channels of {len(layers)} layers were scaled to use their grids evenly")
+        how = "scaled and mixed" if choice.scaling.rotate else "scaled"
+        notes.append(f"the output channels of {len(layers)} layers were {how} to use their grids evenly")
     progress.stage("calibrate", len(samples))
     statistics = calibrate(model, _told(samples, progress), recipe)
     reference, plan = make_plan(model, statistics, recipe)

@@ -1,15 +1,21 @@
 """Rotation computes the same function, mixes linear streams alone, and costs readers the least error."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq.formats.onnx import write_float
+from edgeq.quantize import Recipe, quantize
 from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.datafree import META
 from edgeq.quantize.prepare import prepare
+from edgeq.quantize.recipe import Rounding
 from edgeq.quantize.rotate import rotate, rotated_values
+from edgeq.quantize.search import output_sqnr_db
+from edgeq.quantize.simulate import simulated
 
 BOTTLENECKS = """net (float[n,3,8,8] x) => (float[n,5] y) {
     a = Conv<kernel_shape=[1,1]>(x, w1, b1)
@@ -161,3 +167,26 @@ def test_nothing_is_mixed_through_other_operators(graph, rng, between):
         **({"own": np.ones((4, 1, 1, 1), np.float32)} if "own" in between else {}),
     )
     assert rotated_values(prepare(model)) == ()
+
+
+def test_a_stream_with_a_large_direction_that_nobody_reads_is_rotated(graph, rng):
+    """It takes most of the grid where channels stay as they are; scales per channel cannot help."""
+    direction = rng.choice([-1.0, 1.0], size=8) / np.sqrt(8)
+    written = np.eye(8) + 50 * np.outer(direction, np.eye(8)[0])
+    read = rng.normal(size=(12, 8)) @ (np.eye(8) - np.outer(direction, direction))
+    net = graph(
+        """net (float[n,8,6,6] x) => (float[n,12,6,6] y) {
+            a = Conv<kernel_shape=[1,1]>(x, w1)
+            y = Conv<kernel_shape=[1,1]>(a, w2)
+        }""",
+        w1=written.astype(np.float32)[:, :, None, None],
+        w2=read.astype(np.float32)[:, :, None, None],
+    )
+    samples = [{"x": rng.normal(size=(1, 8, 6, 6)).astype(np.float32)} for _ in range(40)]
+    recipe = Recipe("trial", rounding=Rounding.NEAREST, correction=False)
+    plain, mixed = (quantize(net, samples, replace(recipe, rotate=rotate)) for rotate in (0.0, None))
+    assert any("scaled and mixed" in note for note in mixed.plan.notes)
+    assert not any("rotation" in note for note in plain.plan.notes)
+    versions = {name: simulated(one.graph, one.plan) for name, one in (("plain", plain), ("mixed", mixed))}
+    figures = output_sqnr_db(net, versions, samples)
+    assert figures["mixed"] > figures["plain"] + 3.0
