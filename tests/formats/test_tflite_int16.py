@@ -92,7 +92,8 @@ def test_an_operator_gives_numpys_integers(tmp_path, kind, given_grid, seed):
     bias_step = given_grid.scale[0] * max(constants["w"].scale) / WIDE.scale[0] if "w" in constants else 0.0
     assert np.abs(np.rint(ort / WIDE.scale[0]) - wanted).max() <= 1 + bias_step / 2
     if given_grid is WIDE:
-        assert np.mean(np.rint(ort / WIDE.scale[0]) != wanted) < 0.02  # float32 sums near a tie
+        differing = np.count_nonzero(np.rint(ort / WIDE.scale[0]) != wanted)
+        assert differing <= max(1, wanted.size // 50)  # float32 sums near a tie
     assert np.abs(np.rint(litert / WIDE.scale[0]) - wanted).max() <= 1
 
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from edgeq.formats.onnx import write_qdq
-from edgeq.formats.onnx.write import quantized_name
+from edgeq.formats.onnx.pairs import quantized_name
 from edgeq.quantize import Activations, Recipe, WeightGranularity, calibrate, make_plan
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeq.formats.onnx.pairs import dequantized_name as dequantized_name
+    from edgeq.formats.onnx.pairs import quantized_name as quantized_name
     from edgeq.formats.onnx.reader import read as read
-    from edgeq.formats.onnx.write import dequantized_name as dequantized_name
-    from edgeq.formats.onnx.write import quantized_name as quantized_name
     from edgeq.formats.onnx.write import write_float as write_float
     from edgeq.formats.onnx.write import write_qdq as write_qdq
 
 _HOME = {
     "read": "reader",
-    "dequantized_name": "write",
-    "quantized_name": "write",
+    "dequantized_name": "pairs",
+    "quantized_name": "pairs",
     "write_float": "write",
     "write_qdq": "write",
 }
