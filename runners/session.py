@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 POLL_S = 1.0
 """The agent answers after so long, asleep until then, or at once when a run has ended."""
+YIELD_S = 0.02
+"""Between two polls, for the thread that renews the lease: a lock alone would always go to the poll."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -239,6 +241,7 @@ class Session:
                 raise self._failure(job_id, state)
             if progress:
                 progress(RunProgress(state["stage"], state["done"], state["total"]))
+            time.sleep(YIELD_S)
 
     def _failure(self, job_id: str, state: Mapping[str, Any]) -> RunError:
         if state["state"] == "missing":

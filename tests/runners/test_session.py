@@ -326,6 +326,23 @@ def test_a_lease_is_renewed_while_it_is_held(local: Session, tmp_path: Path) -> 
             pass
 
 
+def test_a_lease_is_renewed_while_a_run_is_watched(local: Session, tmp_path: Path) -> None:
+    other = Session(LocalTransport(), owner="bob@desk", root=str(tmp_path / "device"))
+    with local.lease(minutes=0.05):  # three seconds
+        work = job(onnx_variant(local, tmp_path), timing=Timing(10, 9.0, 12.0, rounds=3))
+        start, tried = time.monotonic(), []
+
+        def late(_: RunProgress) -> None:
+            if time.monotonic() - start > 6 and not tried:
+                with pytest.raises(LeaseError, match="leased by ann@laptop") as caught, other.lease():
+                    pass
+                tried.append(caught.value)
+
+        local.run(work, late)
+        assert tried
+    other.close()
+
+
 def test_a_detached_run_holds_the_device_and_is_collected_later(local: Session, tmp_path: Path) -> None:
     with local.lease():
         variant = onnx_variant(local, tmp_path)
