@@ -170,6 +170,10 @@ def test_the_file_shrinks_and_the_reason_is_told(net, samples, tmp_path):
         onnx_format.write_qdq(result.graph, result.plan, tmp_path / "m.onnx", Activations.U8)
         tflite.write(result.graph, result.plan, tmp_path / "m.tflite")
         sizes.append([(tmp_path / name).stat().st_size for name in ("m.onnx", "m.tflite")])
+    scales = (INPUTS // 32 * HIDDEN + HIDDEN // 32 * OUTPUTS) * 2
+    found = tflite.sizes(tmp_path / "m.tflite")
+    assert found.quantization == scales
+    assert found.weights == (INPUTS * HIDDEN + HIDDEN * OUTPUTS) // 2 + (HIDDEN + OUTPUTS) * 4
     saved = (INPUTS * HIDDEN + HIDDEN * OUTPUTS) // 2
     assert all(before - after > 0.2 * saved for before, after in zip(*sizes, strict=True))
     reasons = {op.node: op.reason for op in result.plan.float_ops}

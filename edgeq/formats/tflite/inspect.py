@@ -77,13 +77,26 @@ def sizes(path: Path) -> Sizes:
     model = _load(path)
     graph = model.Subgraphs(0)
     used = {graph.Tensors(index).Buffer() for index in range(graph.TensorsLength())}
-    weights = sum(model.Buffers(index).DataLength() for index in used)
-    quantization = 0
+    scales = {graph.Tensors(index).Buffer() for index in _scales(graph)}
+    weights = sum(model.Buffers(index).DataLength() for index in used - scales)
+    quantization = sum(model.Buffers(index).DataLength() for index in scales)
     for index in range(graph.TensorsLength()):
         grid = graph.Tensors(index).Quantization()
         if grid is not None:
             quantization += grid.ScaleLength() * _SCALE_BYTES + grid.ZeroPointLength() * _ZERO_POINT_BYTES
     return Sizes(weights, quantization, path.stat().st_size - weights - quantization)
+
+
+def _scales(graph: Any) -> Iterator[int]:
+    """The tensors that hold the scales of weights in groups."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    for index in range(graph.TensorsLength()):
+        grid = graph.Tensors(index).Quantization()
+        if grid is not None and grid.DetailsType() == schema.QuantizationDetails.BlockwiseQuantization:
+            details = schema.BlockwiseQuantization()
+            details.Init(grid.Details().Bytes, grid.Details().Pos)
+            yield details.Scales()
 
 
 def delegated(path: Path) -> Delegation:
