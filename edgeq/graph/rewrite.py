@@ -154,7 +154,11 @@ def forget_names(graph: ir.Graph) -> None:
 
 def initializer(graph: ir.Graph, name: str, constant: Array) -> ir.Value:
     """Adds a constant under the given name, or one made unique from it."""
-    name = unique_name(graph, name)
+    return add_constant(graph, unique_name(graph, name), constant)
+
+
+def add_constant(graph: ir.Graph, name: str, constant: Array) -> ir.Value:
+    """Adds a constant under this very name, which nothing else may bear."""
     value = ir.Value(name=name, const_value=ir.Tensor(np.asarray(constant), name=name))
     _describe(value)
     graph.register_initializer(value)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from edgeq.graph.rewrite import forget_names
+from edgeq.graph.rewrite import add_constant, forget_names
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 from edgeq.quantize.rows import to_rows
 
@@ -82,7 +81,7 @@ def _pool_to_convolution(graph: ir.Graph, node: ir.Node) -> None:
     node.attributes.pop("ceil_mode", None)
     node.attributes.add(ir.AttrInt64("group", channels))
     node.resize_inputs(2)
-    node.replace_input_with(1, _constant(graph, f"{node.name}/average", weight))
+    node.replace_input_with(1, add_constant(graph, f"{node.name}/average", weight))
 
 
 def _correct_borders(
@@ -110,7 +109,7 @@ def _correct_borders(
     result.replace_all_uses_with(corrected, replace_graph_outputs=True)
     borders.resize_inputs(2)
     borders.replace_input_with(0, result)
-    borders.replace_input_with(1, _constant(graph, f"{node.name}/factor", factor))
+    borders.replace_input_with(1, add_constant(graph, f"{node.name}/factor", factor))
     corrected.name, result.name = result.name, f"{result.name}/padded"
     graph.insert_after(node, borders)
 
@@ -123,7 +122,7 @@ def _copy_before_clip(graph: ir.Graph, node: ir.Node) -> None:
     producer = data.producer()
     if not isinstance(channels, int) or producer is None or rule_of(producer).kind is Kind.FLOAT:
         return
-    ones = _constant(graph, f"{node.name}/ones", np.ones((channels, 1, 1, 1), np.float32))
+    ones = add_constant(graph, f"{node.name}/ones", np.ones((channels, 1, 1, 1), np.float32))
     node.replace_input_with(0, _per_channel(graph, node, "copy", [data, ones]))
 
 
@@ -134,10 +133,10 @@ def _hard_to_convolution(graph: ir.Graph, node: ir.Node) -> None:
     if data is None or data.shape is None or len(data.shape) != 4 or not isinstance(data.shape[1], int):
         return
     channels = data.shape[1]
-    weight = _constant(graph, f"{node.name}/slope", np.full((channels, 1, 1, 1), slope, np.float32))
-    bias = _constant(graph, f"{node.name}/offset", np.full(channels, offset, np.float32))
+    weight = add_constant(graph, f"{node.name}/slope", np.full((channels, 1, 1, 1), slope, np.float32))
+    bias = add_constant(graph, f"{node.name}/offset", np.full(channels, offset, np.float32))
     line = _per_channel(graph, node, "line", [data, weight, bias])
-    bounds = [_constant(graph, f"{node.name}/{end}", np.float32(end)) for end in (0.0, 1.0)]
+    bounds = [add_constant(graph, f"{node.name}/{end}", np.array(end, np.float32)) for end in (0.0, 1.0)]
     node.op_type = "Clip"
     node.attributes.clear()
     node.resize_inputs(3)
@@ -157,14 +156,6 @@ def _per_channel(graph: ir.Graph, node: ir.Node, part: str, inputs: list[ir.Valu
     result.name, result.shape, result.type = f"{node.outputs[0].name}/{part}", data.shape, data.type
     graph.insert_before(node, conv)
     return result
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32] | np.float32) -> ir.Value:
-    array = np.asarray(array)
-    value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
-    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.FLOAT
-    graph.register_initializer(value)
-    return value
 
 
 def _unshare(graph: ir.Graph) -> None:

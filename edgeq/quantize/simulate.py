@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from edgeq.graph.rewrite import add_constant
 from edgeq.quantize.plan import Plan, Quant
 
 _ZERO: dict[int, type[np.generic]] = {8: np.int8, 16: np.int16}
@@ -57,8 +55,8 @@ def snap(graph: ir.Graph, value: ir.Value, grid: Quant, reader: ir.Node | None =
 def snapped(graph: ir.Graph, value: ir.Value, grid: Quant, label: str) -> ir.Value:
     """Adds a copy of the value on the nearest points of the grid; the label makes its names unique."""
     name = f"{value.name}/{label}" if label else f"{value.name}"
-    scale = _constant(graph, f"{name}/scale", np.array(grid.scale[0], np.float32))
-    zero_point = _constant(graph, f"{name}/zero_point", np.array(grid.zero_point[0], _ZERO[grid.bits]))
+    scale = add_constant(graph, f"{name}/scale", np.array(grid.scale[0], np.float32))
+    zero_point = add_constant(graph, f"{name}/zero_point", np.array(grid.zero_point[0], _ZERO[grid.bits]))
     quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
     quantize.outputs[0].name = f"{name}/integers"
@@ -66,10 +64,3 @@ def snapped(graph: ir.Graph, value: ir.Value, grid: Quant, label: str) -> ir.Val
     result.name, result.shape, result.type = f"{name}/snapped", value.shape, value.type
     graph.extend([quantize, dequantize])
     return result
-
-
-def _constant(graph: ir.Graph, name: str, number: NDArray[Any]) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.Tensor(number, name=name), shape=ir.Shape([]))
-    value.dtype = ir.DataType.from_numpy(number.dtype)
-    graph.register_initializer(value)
-    return value

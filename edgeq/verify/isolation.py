@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeq.execution import Arrays
 from edgeq.figures import LayerFigure
+from edgeq.graph.rewrite import add_constant
 from edgeq.measure.accuracy import SQNR_CAP_DB
 from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.operators import Kind, is_constant, rule_of
@@ -156,9 +157,7 @@ def _channel_peaks(graph: ir.Graph, value: ir.Value) -> str:
     """Adds the greatest magnitude of each channel (axis 1) of a value; returns its name."""
     name, rank = f"{value.name}/peaks", len(value.shape or (1, 1))
     axes = np.array([axis for axis in range(rank) if axis != 1], np.int64)
-    chosen = ir.Value(name=f"{name}/axes", const_value=ir.Tensor(axes, name=f"{name}/axes"))
-    chosen.shape, chosen.dtype = ir.Shape(axes.shape), ir.DataType.INT64
-    graph.register_initializer(chosen)
+    chosen = add_constant(graph, f"{name}/axes", axes)
     magnitude = ir.node("Abs", [value], name=f"{name}/magnitude")
     magnitude.outputs[0].name, magnitude.outputs[0].type = f"{name}/magnitude", value.type
     node = ir.node("ReduceMax", [magnitude.outputs[0], chosen], {"keepdims": 0}, name=name)

@@ -69,15 +69,15 @@ def weights_only(folder: Path) -> Path:
 
 
 def unsupported(folder: Path) -> Path:
-    node = helper.make_node("LSTM", ["x", "w", "r"], ["", "y"], "recurrent", hidden_size=2)
+    node = helper.make_node("GRU", ["x", "w", "r"], ["", "y"], "recurrent", hidden_size=2)
     graph = helper.make_graph(
         [node],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 1, 3])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2])],
         [
-            helper.make_tensor("w", TensorProto.FLOAT, [1, 8, 3], np.zeros(24)),
-            helper.make_tensor("r", TensorProto.FLOAT, [1, 8, 2], np.zeros(16)),
+            helper.make_tensor("w", TensorProto.FLOAT, [1, 6, 3], np.zeros(18)),
+            helper.make_tensor("r", TensorProto.FLOAT, [1, 6, 2], np.zeros(12)),
         ],
     )
     return save(folder, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))

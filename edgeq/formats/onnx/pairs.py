@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.graph.rewrite import add_constant
 from edgeq.quantize.dialect import Activations
 from edgeq.quantize.plan import Quant
 
@@ -107,10 +108,7 @@ class Pairs:
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         """A new initializer of this very name."""
-        value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
-        value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
-        self.graph.register_initializer(value)
-        return value
+        return add_constant(self.graph, name, array)
 
     def node(
         self, op_type: str, inputs: list[ir.Value], name: str, axis: int | None = None, group: int = 0
