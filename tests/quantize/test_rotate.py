@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq.formats.onnx import write_float
-from edgeq.quantize import Recipe, quantize
+from edgeq.quantize import Recipe, WeightGranularity, quantize
 from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.datafree import META
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import Rounding
 from edgeq.quantize.rotate import rotate, rotated_values
+from edgeq.quantize.scaling import ROTATIONS, Scaling, rotations, scalings
 from edgeq.quantize.search import output_sqnr_db
 from edgeq.quantize.simulate import simulated
 
@@ -190,3 +191,20 @@ def test_a_stream_with_a_large_direction_that_nobody_reads_is_rotated(graph, rng
     versions = {name: simulated(one.graph, one.plan) for name, one in (("plain", plain), ("mixed", mixed))}
     figures = output_sqnr_db(net, versions, samples)
     assert figures["mixed"] > figures["plain"] + 3.0
+
+
+def test_what_is_tried(net, graph, rng):
+    """Rotation comes on top of the best scaling, where samples judge it and the recipe leaves it open."""
+    best = Scaling(equalize=0.3)
+    mixed = (replace(best, rotate=ROTATIONS[0]),)
+    assert rotations(net, Recipe(), True, best) == mixed
+    assert str(mixed[0]) == " after equalisation 0.3 and rotation 0.5"
+    for recipe in (Recipe(rotate=0.0), Recipe(rotate=0.25), Recipe(weights=WeightGranularity.PER_TENSOR)):
+        assert rotations(net, recipe, True, best) == ()
+    assert rotations(net, Recipe(), False, best) == ()
+    assert {scaling.rotate for scaling in scalings(net, Recipe(rotate=0.25), True)} == {0.25}
+    plain = graph(
+        "net (float[n,3,6,6] x) => (float[n,2,6,6] y) { y = Conv<kernel_shape=[1,1]>(x, w) }",
+        w=rng.normal(size=(2, 3, 1, 1)).astype(np.float32),
+    )
+    assert rotations(plain, Recipe(), True, best) == ()
