@@ -272,6 +272,15 @@ def test_an_open_dimension_says_which_input_and_the_way_out(save):
     assert "--input-shape image=1," in message
 
 
+def test_an_open_dimension_can_be_given(save):
+    config, weights = conv_model()
+    image = RNG.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    wanted = run(read(save(config, weights)), [image])[0]
+    options(config, "image")["batch_shape"] = [None, None, None, 2]
+    found = read(save(config, weights), {"image": (1, 6, 6, 2)})
+    np.testing.assert_array_equal(run(found, [image])[0], wanted)
+
+
 def test_a_model_that_was_never_built(tmp_path):
     config, weights = conv_model()
     del config["config"]["layers"][0]
