@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.formats.tflite.layout import NHWC
-from edgeq.formats.tflite.lowering import Step, Stored
+from edgeq.formats.tflite.lowering import Stored
+from edgeq.formats.tflite.step import Step
 from edgeq.formats.tflite.window import Span, Window
 
 BLOCK = 8

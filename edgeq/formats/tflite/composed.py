@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.formats.tflite.layout import identity
-from edgeq.formats.tflite.lowering import Step, Stored, shape_of
+from edgeq.formats.tflite.lowering import Stored, shape_of
 from edgeq.formats.tflite.operators import Op
+from edgeq.formats.tflite.step import Step
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 """The defaults of the ONNX operator specification, Selu."""

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from edgeq.formats.tflite import columns
 from edgeq.formats.tflite.layout import NHWC, Order
-from edgeq.formats.tflite.lowering import Step, Stored, numpy_of, shape_of
+from edgeq.formats.tflite.lowering import Stored, numpy_of, shape_of
 from edgeq.formats.tflite.operators import Op, Padding, Trait
+from edgeq.formats.tflite.step import Step
 from edgeq.formats.tflite.weights import bias_of, weights_of
 from edgeq.formats.tflite.window import Window, pad_for, refuse_window, window_of
 

@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from edgeq.formats.tflite.fusion import CLAMPS, clamp_of
 from edgeq.formats.tflite.layout import Order, identity, moves, same_bytes, stored
-from edgeq.formats.tflite.lowering import ACTIVATION_OPS, Step, Stored, shape_of
+from edgeq.formats.tflite.lowering import Stored, shape_of
 from edgeq.formats.tflite.operators import Activation, Op
+from edgeq.formats.tflite.step import ACTIVATION_OPS, Step
 
 Emit = Callable[[Step], None]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeq.formats.tflite.layout import identity
-from edgeq.formats.tflite.lowering import Step, numpy_of, shape_of
+from edgeq.formats.tflite.lowering import numpy_of, shape_of
 from edgeq.formats.tflite.operators import Op, Trait
+from edgeq.formats.tflite.step import Step
 from edgeq.formats.tflite.weights import bias_of, weights_of
 
 

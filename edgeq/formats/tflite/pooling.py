@@ -10,8 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.tflite.layout import NHWC, without
-from edgeq.formats.tflite.lowering import Step, Stored, constant_of
+from edgeq.formats.tflite.lowering import Stored
 from edgeq.formats.tflite.operators import Op, Padding, TensorType
+from edgeq.formats.tflite.step import Step, constant_of
 from edgeq.formats.tflite.window import Pair, Window, pad_for, refuse_window, window_of
 from edgeq.graph.padding import is_non_negative
 from edgeq.quantize.plan import Quant

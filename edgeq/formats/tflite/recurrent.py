@@ -15,9 +15,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.tflite.layout import identity
-from edgeq.formats.tflite.lowering import Step, Stored, numpy_of, shape_of
+from edgeq.formats.tflite.lowering import Stored, numpy_of, shape_of
 from edgeq.formats.tflite.operators import Op
 from edgeq.formats.tflite.shaping import joined
+from edgeq.formats.tflite.step import Step
 
 MOST_STEPS = 512
 """Longer sequences would make files of many thousand operators."""

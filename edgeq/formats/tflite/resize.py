@@ -7,8 +7,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.tflite.layout import NHWC
-from edgeq.formats.tflite.lowering import Step, shape_of
+from edgeq.formats.tflite.lowering import shape_of
 from edgeq.formats.tflite.operators import Op, Trait
+from edgeq.formats.tflite.step import Step
 
 Flags = tuple[bool, bool]
 """TFLite's (align_corners, half_pixel_centers)."""

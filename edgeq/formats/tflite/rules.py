@@ -22,8 +22,8 @@ from edgeq.formats.tflite import (
     resize,
     shaping,
 )
-from edgeq.formats.tflite.lowering import Step
 from edgeq.formats.tflite.operators import Op
+from edgeq.formats.tflite.step import Step
 from edgeq.quantize.plan import Quant
 from edgeq.quantize.precision.mixed import INT16_OPERATORS
 

@@ -8,16 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.formats.tflite.layout import NHWC, identity, same_bytes, stored, transposed
-from edgeq.formats.tflite.lowering import (
-    Step,
-    Stored,
-    constant_of,
-    element_type,
-    numpy_of,
-    shape_of,
-    traits_of,
-)
+from edgeq.formats.tflite.lowering import Stored, element_type, numpy_of, shape_of, traits_of
 from edgeq.formats.tflite.operators import Op, TensorType
+from edgeq.formats.tflite.step import Step, constant_of
 
 CONCATENATION_LIMIT = 5
 """XNNPACK concatenates at most five operands at once."""

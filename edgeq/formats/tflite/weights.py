@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgeq.errors import ModelError, UnsupportedError
 from edgeq.formats.tflite.file import Tensor
 from edgeq.formats.tflite.layout import Order
-from edgeq.formats.tflite.lowering import Step, numpy_of
+from edgeq.formats.tflite.lowering import numpy_of
 from edgeq.formats.tflite.operators import TensorType
+from edgeq.formats.tflite.step import Step
 from edgeq.quantize.grids import bias_grid
 from edgeq.quantize.plan import Quant
 

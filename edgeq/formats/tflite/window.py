@@ -9,8 +9,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.tflite.layout import NHWC
-from edgeq.formats.tflite.lowering import Step, Stored, shape_of
+from edgeq.formats.tflite.lowering import Stored, shape_of
 from edgeq.formats.tflite.operators import Op, Padding, TensorType
+from edgeq.formats.tflite.step import Step
 
 Pair = tuple[int, int]
 

@@ -13,9 +13,10 @@ from edgeq.errors import ModelError, UnsupportedError
 from edgeq.formats.tflite.file import Tensor
 from edgeq.formats.tflite.fusion import fuse
 from edgeq.formats.tflite.layout import identity, storage_order, stored
-from edgeq.formats.tflite.lowering import Lowering, Step, Stored, element_type, shape_of
+from edgeq.formats.tflite.lowering import Lowering, Stored, element_type, shape_of
 from edgeq.formats.tflite.operators import Activation, Op, TensorType
 from edgeq.formats.tflite.rules import RULES, Grids, is_wide, refusals
+from edgeq.formats.tflite.step import Step
 from edgeq.quantize.dialect import IoType
 from edgeq.quantize.plan import Plan, Quant
 
