@@ -19,6 +19,7 @@ from edgeq.quantize.prepare import prepare
 from edgeq.quantize.ranges import Range, full_range, inner_range
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.statistics import Interval, Statistics
+from edgeq.quantize.tail import JOINS
 
 _TOLERANCE = 1e-3  # of a grid step: by so much may a grid reach beyond the bounds of a clip it implies
 _ROUNDS = 4
@@ -51,8 +52,15 @@ def make_plan(graph: ir.Model, statistics: Statistics, recipe: Recipe) -> tuple[
         absorbed=tuple(node.name or "" for node in model.graph if node in layout.absorbed),
         calibrated=statistics.calibrated,
         samples=statistics.samples,
-        notes=(*statistics.notes, *notes),
+        notes=(*statistics.notes, *notes, *_mixing(layout)),
     )
+
+
+def _mixing(layout: Layout) -> Iterator[str]:
+    """A note per node that joins results which integer outputs force onto one grid."""
+    for node in layout.graph:
+        if layout.rules[node] is JOINS and layout.root(node.outputs[0]) in layout.integer:
+            yield f"{node.name}: what it joins shares one grid in integer outputs; float32 keeps it apart"
 
 
 def observed_values(graph: ir.Model, recipe: Recipe) -> tuple[str, ...]:

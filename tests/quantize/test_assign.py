@@ -187,6 +187,11 @@ def test_behind_the_last_weights_values_of_different_meaning_keep_grids_of_their
     assert plan.tensors["s"].scale == (1 / 256,)
     assert plan.tensors["t"] == plan.tensors["q"]
     assert {"m", "n", "y", "k"}.isdisjoint(plan.tensors)
+    assert plan.notes == ()
+    recipe = Recipe(io=IoType.INT8)
+    _, plan = make_plan(model, known(x=(-1, 1), p=(-3, 3), s=(0, 1), q=(-9, 9), y=(0, 300)), recipe)
+    assert "y" in plan.tensors
+    assert any("shares one grid" in note for note in plan.notes)
 
 
 def test_a_sum_of_two_results_at_the_end_is_integer(graph):
