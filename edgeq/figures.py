@@ -172,6 +172,8 @@ class ConversionFigures:
     """Everything the conversion report shows.
 
     Attributes:
+        warnings: what to know before trusting the result, in words.
+        steps: what the quantiser did beyond plain ranges and what it gained, in words.
         mixture: how numbers finer than int8 were found for single layers; None where nobody asked for them.
         missed: the budgets that the written files do not keep, in words.
     """
@@ -196,3 +198,4 @@ class ConversionFigures:
     versions: Mapping[str, str]
     mixture: MixtureFigure | None = None
     missed: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()

@@ -129,6 +129,7 @@ def figures(
         parity=shown.parity,
         layers=shown.layers if real else tuple(_unseen(layer) for layer in shown.layers),
         warnings=warnings(plan, shown),
+        steps=plan.steps,
         seconds=seconds,
         versions=versions(),
         mixture=None if found is None else _mixture(found),

@@ -78,17 +78,17 @@ def quantize(
     calibrate(graph, _told(gatherer, progress), replace(recipe, ranges=RangeMethod.MIN_MAX), on_outputs)
     parts = gatherer.parts()
     prepared = prepare(graph)
-    choice, notes = _searched(prepared, parts, recipe, progress)
+    choice, steps = _searched(prepared, parts, recipe, progress)
     recipe = replace(recipe, ranges=choice.ranges)
     model, layers = scaled(prepared, parts.all, choice.scaling)
     if layers:
         how = "scaled and mixed" if choice.scaling.rotate else "scaled"
-        notes.append(f"the output channels of {len(layers)} layers were {how} to use their grids evenly")
+        steps.append(f"the output channels of {len(layers)} layers were {how} to use their grids evenly")
     progress.stage("calibrate", len(samples))
     statistics = calibrate(model, _told(samples, progress), recipe)
     reference, plan = make_plan(model, statistics, recipe)
     written, told = _refined(reference, plan, parts, recipe, progress)
-    return Quantized(written, reference, replace(plan, notes=(*plan.notes, *notes, *told)))
+    return Quantized(written, reference, replace(plan, steps=(*plan.steps, *steps, *told)))
 
 
 def _needs_parts(recipe: Recipe) -> bool:

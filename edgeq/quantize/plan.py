@@ -134,7 +134,8 @@ class Plan:
             their output implies them, and their producer writes straight onto that grid.
         calibrated: where the activation ranges came from.
         samples: how many calibration samples were seen (0 for data-free).
-        notes: what the user should know about single decisions, in words.
+        notes: what the user should know before trusting it, in words.
+        steps: what was done beyond plain ranges and what it gained, in words.
 
     Weights and biases are stored in the graph as reals; their integers are `quant.quantize(real)`.
     An algorithm that chooses integers itself (optimal rounding, bias correction) moves the graph's
@@ -147,6 +148,7 @@ class Plan:
     calibrated: Calibrated = Calibrated.DATA
     samples: int = 0
     notes: tuple[str, ...] = field(default=())
+    steps: tuple[str, ...] = field(default=())
 
     def is_float(self, node: str) -> bool:
         """Whether the named node stays float."""
@@ -161,6 +163,7 @@ class Plan:
             "float_ops": [vars(op) for op in self.float_ops],
             "absorbed": list(self.absorbed),
             "notes": list(self.notes),
+            "steps": list(self.steps),
         }
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         tensors = [f"{json.dumps(name)}: {json.dumps(vars(quant))}" for name, quant in self.tensors.items()]
@@ -189,6 +192,7 @@ class Plan:
                 calibrated=Calibrated(raw["calibrated"]),
                 samples=raw["samples"],
                 notes=tuple(raw["notes"]),
+                steps=tuple(raw.get("steps", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not a plan that this edgeq can read: {error}") from error

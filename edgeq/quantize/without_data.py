@@ -44,19 +44,19 @@ def quantize_without_data(graph: ir.Model, bounds: Bounds, recipe: Recipe) -> Qu
     """
     statistics = batch_norm_statistics(graph, bounds)
     exponent = EXPONENTS[-1] if recipe.equalize is None else recipe.equalize
-    notes: list[str] = []
+    steps: list[str] = []
     if exponent > 0.0 and recipe.weights is WeightGranularity.PER_CHANNEL:
         model = prepare(graph)
         graph, scaled = equalize(model, _peaks(model, statistics), exponent)
         statistics = batch_norm_statistics(graph, bounds)
         if scaled:
-            notes.append(f"the output channels of {len(scaled)} layers were scaled to use their grids evenly")
+            steps.append(f"the output channels of {len(scaled)} layers were scaled to use their grids evenly")
     reference, plan = make_plan(graph, statistics, recipe)
     written = reference
     if recipe.correction:
         written, corrected = correct_expected(reference, plan, statistics)
-        notes.append(f"biases of {corrected} layers took up the mean error that rounded weights leave there")
-    return Quantized(written, reference, replace(plan, notes=(*plan.notes, *notes)))
+        steps.append(f"biases of {corrected} layers took up the mean error that rounded weights leave there")
+    return Quantized(written, reference, replace(plan, steps=(*plan.steps, *steps)))
 
 
 def _peaks(model: ir.Model, statistics: Statistics) -> dict[str, NDArray[np.float64]]:

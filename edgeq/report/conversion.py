@@ -47,6 +47,7 @@ def document(figures: ConversionFigures) -> Document:
         Section("Against the float model", _quality(figures)),
         Section("Accuracy and price", mixture_blocks(figures.mixture)),
         Section("What to know", _caveats(figures)),
+        Section("What was done", (Items(figures.steps),) if figures.steps else ()),
         Section("Operators", operator_blocks(figures), detail=True),
         Section("Layers", layer_blocks(figures.layers), detail=True),
         Section("Effect of each layer", layer_effect_blocks(figures.mixture), detail=True),

@@ -231,7 +231,11 @@ def test_an_infinite_bound_is_no_broken_weight(tmp_path: Path) -> None:
                   {"s": np.float32(1), "z": np.uint8(0)}),
             UnsupportedError, r"layer_0.*quantised already",
         ),
-        (model("y = Flatten(x)", inputs="float[n,3,h,8] x"), ModelError, r"'x'.*open shape.*--input-shape x=1,3,H,8"),
+        (
+            model("y = Flatten(x)", inputs="float[n,3,h,8] x"),
+            ModelError,
+            r"'x'.*open shape.*--input-shape x=1,3,H,8",
+        ),
         (model("y = Foo(x)"), UnsupportedError, r"layer_0.*Foo"),
         (model("y = MatMul(x, w)", {"w": np.ones((5, 3), np.float32)}), ModelError, r"contradict.*MatMul"),
         (model("y = Flatten(x)", inputs="float[] x"), ModelError, r"no shape"),

@@ -170,7 +170,7 @@ def test_a_recipe_names_layers_by_patterns(plain):
 
     wide = widened(plain, replace(RECIPE, int16=("add*",)))
     assert wide.plan.tensors["sum"].bits == 16
-    assert any("2 layers compute in 16-bit activations" in note for note in wide.plan.notes)
+    assert any("2 layers compute in 16-bit activations" in step for step in wide.plan.steps)
     with pytest.raises(UsageError, match="fits no layer"):
         widened(plain, replace(RECIPE, int16=("nothing*",)))
 

@@ -133,7 +133,7 @@ def test_rounded_weights_lie_on_the_plan_and_a_recipe_can_leave_them(graph, rng)
     weight = done.graph.graph.initializers["w"].const_value.numpy()
     grid = done.plan.tensors["w"]
     np.testing.assert_array_equal(grid.dequantize(grid.quantize(weight)), weight)
-    assert any("rounded" in note for note in done.plan.notes)
+    assert any("rounded" in step for step in done.plan.steps)
     plain = quantize(model, samples, Recipe.load("fast"))
     assert plain.graph is plain.reference
-    assert plain.plan.notes == ()
+    assert plain.plan.notes == plain.plan.steps == ()

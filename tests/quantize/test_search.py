@@ -84,17 +84,17 @@ def test_the_first_wins_unless_another_gains_something():
 
 
 def test_choices_and_steps_are_told(net, samples):
-    notes = " ".join(quantize(net, samples, Recipe()).plan.notes)
-    assert all(method in notes for method in METHODS)
-    assert all(f"equalisation {exponent:g}" in notes for exponent in EXPONENTS if exponent)
-    assert "SQNR of the output in dB" in notes
+    steps = " ".join(quantize(net, samples, Recipe()).plan.steps)
+    assert all(method in steps for method in METHODS)
+    assert all(f"equalisation {exponent:g}" in steps for exponent in EXPONENTS if exponent)
+    assert "SQNR of the output in dB" in steps
 
 
 def test_what_the_recipe_fixes_is_not_searched(net, samples):
     recipe = Recipe(ranges=RangeMethod.MSE, equalize=0.3, rounding=Rounding.NEAREST, correction=False)
-    notes = " ".join(quantize(net, samples, recipe).plan.notes)
-    assert "the best for" not in notes
-    assert "kept is" not in notes
+    steps = " ".join(quantize(net, samples, recipe).plan.steps)
+    assert "the best for" not in steps
+    assert "kept is" not in steps
 
 
 def test_a_step_that_harms_the_samples_held_back_is_not_taken(net, samples, monkeypatch):

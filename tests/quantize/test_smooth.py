@@ -163,5 +163,5 @@ def test_the_search_takes_it_where_unseen_images_gain(graph, rng, run, tmp_path)
         onnx_format.write_qdq(made.graph, made.plan, tmp_path / "q.onnx", Activations.U8)
         found = np.concatenate([run(tmp_path / "q.onnx", feed, ["logits"])[0] for feed in unseen])
         figures.append(sqnr_db(expected, found))
-    assert any("after smoothing" in note for note in made.plan.notes)
+    assert any("after smoothing" in step for step in made.plan.steps)
     assert figures[1] > figures[0] + 3

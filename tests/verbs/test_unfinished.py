@@ -39,7 +39,7 @@ def lose_the_device() -> None:
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The runs on the device, each so long that the host sees it measure."""
-    monkeypatch.setattr("edgeq.profiling.QUICK", Timing(20, 3.0, 9.0, rounds=3))
+    monkeypatch.setattr("edgeq.profiling.QUICK", Timing(20, 1.2, 4.0, rounds=2))
     return tmp_path / "device" / "runs"
 
 

@@ -193,7 +193,7 @@ def _told(plan: Plan, grids: Mapping[str, Quant], names: tuple[str, ...], group:
         plan,
         tensors={**plan.tensors, **grids},
         float_ops=tuple(replace(op, reason=reason) if op.node in names else op for op in plan.float_ops),
-        notes=(*plan.notes, f"{count} 4-bit weights, a scale for every {group} inputs"),
+        steps=(*plan.steps, f"{count} 4-bit weights, a scale for every {group} inputs"),
     )
 
 

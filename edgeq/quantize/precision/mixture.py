@@ -73,12 +73,12 @@ def searched(
     bench = _bench(quantized, samples, recipe)
     with open_pool(executor) as pool:
         found = Search(*network, recipe, prices).find(Laboratory(bench, pool, cache_folder()), progress)
-    mixed, notes = found.mixed, told(found, recipe.aim_db)
+    mixed, steps = found.mixed, [_told(found)]
     if recipe.correction:
         progress.stage("correct")
         mixed, said = corrected(mixed, bench.samples)
-        notes = (*notes, *said)
-    return _quantized(mixed, notes), found
+        steps += said
+    return _quantized(mixed, steps, tuple(_short(found, recipe.aim_db))), found
 
 
 def corrected(mixed: Mixed, samples: Sequence[Arrays]) -> tuple[Mixed, tuple[str, ...]]:
@@ -155,21 +155,21 @@ def widened(quantized: Quantized, recipe: Recipe) -> Quantized:
     return _quantized(mixed, (_counted(mixed.assignment),))
 
 
-def _quantized(mixed: Mixed, notes: Sequence[str]) -> Quantized:
-    plan = replace(mixed.plan, notes=(*mixed.plan.notes, *notes))
+def _quantized(mixed: Mixed, steps: Sequence[str], notes: Sequence[str] = ()) -> Quantized:
+    before = mixed.plan
+    plan = replace(before, steps=(*before.steps, *steps), notes=(*before.notes, *notes))
     return Quantized(mixed.graph, mixed.reference, plan)
 
 
-def told(found: Found, aim_db: float) -> tuple[str, ...]:
-    """What the search did, in words, and what it did not reach."""
+def _told(found: Found) -> str:
+    """What the search did, in words."""
     chosen, plain = found.chosen, found.points[0]
     if not found.chosen.step.assignment:
-        return (f"int8 throughout reaches {chosen.effect.sqnr_db:.1f} dB: no layer needs finer numbers",)
-    whole = (
+        return f"int8 throughout reaches {chosen.effect.sqnr_db:.1f} dB: no layer needs finer numbers"
+    return (
         f"{_counted(chosen.step.assignment)}: {plain.effect.sqnr_db:.1f} → {chosen.effect.sqnr_db:.1f} dB at "
         f"the output, for {chosen.step.price:.2f} times the operations of int8 throughout"
     )
-    return (whole, *_short(found, aim_db))
 
 
 def _short(found: Found, aim_db: float) -> Iterator[str]:
