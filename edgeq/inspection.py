@@ -12,11 +12,11 @@ from typing import Any
 from edgeq import artifact as artifacts
 from edgeq.artifact import Artifact
 from edgeq.conversion import carry_out
+from edgeq.conversion.request import make_request
 from edgeq.errors import ModelError
 from edgeq.figures import ConversionFigures, Format, LayerFigure, MixLayerFigure
 from edgeq.formats.input_shapes import Shapes
 from edgeq.progress import SILENT, Progress
-from edgeq.request import make_request
 from edgeq.runners.codec import CodecError, from_json
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgeq import artifact as artifacts
 from edgeq.artifact import Artifact
+from edgeq.conversion.request import DEFAULT_FORMATS, Request, make_request
 from edgeq.errors import BudgetError, UsageError
 from edgeq.figures import ConversionFigures, Format
 from edgeq.formats.input_shapes import Shapes
@@ -20,7 +21,6 @@ from edgeq.measure.figures import RunFigures
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.dialect import Activations
 from edgeq.quantize.recipe import Recipe
-from edgeq.request import DEFAULT_FORMATS, Request, make_request
 from edgeq.runners.trace import Layout
 from edgeq.samples import SampleSource, open_samples
 from edgeq.samples.noise import NoiseSamples
@@ -31,11 +31,11 @@ from edgeq.workspace import Workspace
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgeq.conversion.writing import Files
     from edgeq.quantize.pipeline import Quantized
     from edgeq.quantize.precision.budget import Found
     from edgeq.quantize.precision.price import Prices
     from edgeq.verify.kept import KeptOutputs
-    from edgeq.writing import Files
 
 Bounds = dict[str, tuple[float, float]]
 
@@ -125,10 +125,10 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
 
 def carry_out(request: Request, progress: Progress = SILENT) -> Conversion:
     """Does what was asked for; the workspace does not hear of it."""
-    from edgeq.summary import about, figures, write_report
+    from edgeq.conversion.summary import about, figures, write_report
+    from edgeq.conversion.writing import input_specs, write_models
     from edgeq.verify import verify
     from edgeq.verify.kept import KeptOutputs
-    from edgeq.writing import input_specs, write_models
 
     watch = _Stopwatch(progress)
     graph, before = _read(request, watch)
@@ -156,9 +156,9 @@ def carry_out(request: Request, progress: Progress = SILENT) -> Conversion:
 
 def _read(request: Request, watch: _Stopwatch) -> tuple[ir.Model, dict[str, int]]:
     """The canonical graph, and the operators of the model as its author built it."""
+    from edgeq.conversion.summary import operators
     from edgeq.formats import read_source, tflite
     from edgeq.graph import canonicalise
-    from edgeq.summary import operators
 
     watch.stage("read")
     source = read_source(request.model, request.input_shapes)
@@ -170,7 +170,7 @@ def _read(request: Request, watch: _Stopwatch) -> tuple[ir.Model, dict[str, int]
 
 
 def _files(request: Request) -> Files:
-    from edgeq.writing import Files
+    from edgeq.conversion.writing import Files
 
     activations = request.recipe.activations or Activations.U8
     return Files(request.model.stem, request.formats, request.recipe.io, activations)

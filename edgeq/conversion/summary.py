@@ -32,8 +32,8 @@ from edgeq.signature import TensorSpec
 from edgeq.verify import Verification
 
 if TYPE_CHECKING:
+    from edgeq.conversion.request import Request
     from edgeq.quantize.precision.budget import Found, Point
-    from edgeq.request import Request
 
 FEW_SAMPLES = 32
 _PACKAGES = ("edgeq", "onnxruntime", "ai-edge-litert", "onnx-ir", "numpy")
