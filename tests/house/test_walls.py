@@ -60,7 +60,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "execution",
     ),
     # The verbs, and the parts they are made of.
-    ("request", "conversion", "writing", "summary", "inspection"),
+    ("conversion", "inspection"),
     ("deployment", "profiling", "comparison", "ondevice", "runs", "doctor", "board"),
     ("fleet",),
     ("",),
