@@ -176,7 +176,7 @@ NAMED = {
         correction=False,
     ),
     "balanced": Recipe("balanced"),
-    "best": Recipe("best", aim_db=30.5, max_price=2.25),
+    "best": Recipe("best", aim_db=31.5, max_price=2.5),
 }
 
 
