@@ -76,6 +76,7 @@ _NEEDED = (
     _Package("onnxruntime", "onnxruntime", "calibration, and running ONNX files", ("1.31.1",)),
     _Package("ai-edge-litert", "ai_edge_litert", "writing and running TFLite files", ("2.3.0",)),
     _Package("flatbuffers", "flatbuffers", "writing TFLite files"),
+    _Package("ml-dtypes", "ml_dtypes", "4-bit and bfloat16 numbers"),
     _Package("h5py", "h5py", "reading Keras files"),
     _Package("pillow", "PIL", "reading images"),
     _Package("paramiko", "paramiko", "devices over SSH"),
