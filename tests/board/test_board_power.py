@@ -21,7 +21,9 @@ SQUARE = [(0.25 * i, 5000, 400 + 1200 * (i % 2)) for i in range(8)]
 RAMP = [(2.0 + 0.1 * i, 5000, 400 + 60 * i) for i in range(20)]
 SPIKES = [(4.0 + 0.2 * i + at, 5000, ma) for i in range(10) for at, ma in ((0.0, 3000), (0.05, 400))]
 """Seconds, millivolts, milliamperes: together 6 s, played over and over."""
-PLAY = "cat > load.csv; setsid edgeq-power play --loop 1000 < load.csv > played.log 2>&1 & echo $!"
+PLAY = """cat > load.csv; rm -f played.log
+setsid edgeq-power play --loop 1000 < load.csv > played.log 2>&1 & echo $!
+until [ -s played.log ]; do sleep 0.1; done"""
 
 
 @contextmanager
@@ -68,7 +70,6 @@ def test_each_sensor_gives_the_true_energy_within_its_uncertainty(board: Board) 
     with connect.open_session(device) as session:
         session.probe()  # the agent is there before the load begins
         with playing(transport) as seen:
-            time.sleep(1.0)
             trace = rest(session)
             time.sleep(1.0)
     transport.close()
