@@ -10,7 +10,7 @@ import click
 from edgeq.cli.command import Command
 from edgeq.cli.console import emit, show
 from edgeq.cli.guard import Failure
-from edgeq.cli.kinds import PROFILE, RUN, SHAPE
+from edgeq.cli.kinds import INPUT_SHAPES, PROFILE, RUN
 from edgeq.cli.progress import progress
 from edgeq.errors import BudgetError
 
@@ -60,14 +60,7 @@ _EXAMPLES = (
 @click.option(
     "--recipe", metavar="NAME|FILE.toml", help="How to quantise: fast, balanced, best, or a TOML file."
 )
-@click.option(
-    "--input-shape",
-    "input_shapes",
-    type=SHAPE,
-    multiple=True,
-    metavar="[NAME=]N,C,H,W",
-    help="The shape of an input whose size the model leaves open (-1 in front: any batch).",
-)
+@INPUT_SHAPES
 @click.option("--target", type=PROFILE, help="The device profile to convert for; decides the dialect.")
 @click.option("--format", "formats", metavar="LIST", help="Comma-separated: tflite,onnx (both unless given).")
 @click.option(

@@ -8,7 +8,7 @@ import click
 
 from edgeq.cli.command import Command
 from edgeq.cli.console import emit, publish, say, show
-from edgeq.cli.kinds import PROFILE, SHAPE
+from edgeq.cli.kinds import INPUT_SHAPES, PROFILE
 from edgeq.cli.progress import progress
 from edgeq.errors import UsageError
 
@@ -42,14 +42,7 @@ _EXAMPLES = (
 @click.option(
     "--recipe", metavar="NAME|FILE.toml", help="How a model is quantised: fast, balanced, best, or TOML."
 )
-@click.option(
-    "--input-shape",
-    "input_shapes",
-    type=SHAPE,
-    multiple=True,
-    metavar="[NAME=]N,C,H,W",
-    help="The shape of an input whose size the model leaves open (-1 in front: any batch).",
-)
+@INPUT_SHAPES
 @click.option("--target", type=PROFILE, help="The device profile to quantise for.")
 @click.option(
     "--executor", default="processes", metavar="NAME", help="processes, threads, or dask://HOST:PORT."

@@ -1,4 +1,4 @@
-"""Parameter types: names that the shell completes (devices, profiles, runs), and shapes."""
+"""Parameter types: names that the shell completes (devices, profiles, runs), and shapes with their option."""
 
 from __future__ import annotations
 
@@ -84,4 +84,11 @@ DEVICES = Name("device|@group", lambda: [*_devices(), *_groups()])
 PROFILE = Name("profile", _profiles)
 RUN = Name("run", _runs)
 BOARD = Name("board", _boards)
-SHAPE = Shape()
+INPUT_SHAPES = click.option(
+    "--input-shape",
+    "input_shapes",
+    type=Shape(),
+    multiple=True,
+    metavar="[NAME=]N,C,H,W",
+    help="The shape of an input whose size the model leaves open (-1 in front: any batch).",
+)

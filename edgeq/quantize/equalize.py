@@ -197,7 +197,7 @@ def _is_depthwise(node: ir.Node) -> bool:
 
 def _by_input(node: ir.Node) -> Floats:
     """[C] the greatest share that an input channel has in any output's largest weight, up to 1."""
-    weight = np.abs(np.asarray(_array(node.inputs[1]), np.float64))
+    weight = np.abs(np.asarray(constant_of(node.inputs[1]), np.float64))
     if node.op_type == "Conv":
         weight = weight.max(axis=(2, 3))
     elif node.attributes.get_int("transB", 0) == 0:
@@ -228,13 +228,14 @@ def scale(value: ir.Value | None, factor: Floats, axis: int) -> None:
     """Multiplies a constant along an axis, in place."""
     if value is None:
         return
-    array = np.asarray(_array(value), np.float64)
+    array = np.asarray(constant_of(value), np.float64)
     shape = [1] * array.ndim
     shape[axis] = len(factor)
     value.const_value = ir.Tensor((array * factor.reshape(shape)).astype(np.float32), name=value.name)
 
 
-def _array(value: ir.Value | None) -> NDArray[Any]:
+def constant_of(value: ir.Value | None) -> NDArray[Any]:
+    """The array of a value that is a constant."""
     assert value is not None
     assert value.const_value is not None
     return value.const_value.numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.operators import is_constant
 from edgeq.quantize.plan import Plan, Quant
 
@@ -97,6 +98,18 @@ class Grams:
         for gram in self._grams.values():
             gram.flush()
         return {_name(node.outputs[0]): gram for node, gram in self._grams.items() if gram.count > 1}
+
+
+def observed(grams: Grams, model: ir.Model, samples: Iterable[Arrays]) -> dict[str, Gram]:
+    """What the collector has found after the float model has run on all samples.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the graph.
+    """
+    session = FloatSession(model, grams.inputs)
+    for sample in samples:
+        grams.add({**sample, **session.run(sample)})
+    return grams.found()
 
 
 def on_grid(reals: NDArray[np.float32], grid: Quant) -> NDArray[np.float32]:

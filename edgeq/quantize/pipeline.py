@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.assign import make_plan
-from edgeq.quantize.calibration import FloatSession, calibrate
+from edgeq.quantize.calibration import calibrate
 from edgeq.quantize.correct import affordable, correct_biases
-from edgeq.quantize.gram import Grams
+from edgeq.quantize.gram import Grams, observed
 from edgeq.quantize.parts import Gatherer, Parts, Samples
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
@@ -195,11 +195,8 @@ def _refined(
 def _round_optimally(
     model: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress
 ) -> tuple[ir.Model, list[str]]:
-    grams = Grams(model, plan)
-    session = FloatSession(model, grams.inputs)
-    for sample in _told(samples, progress):
-        grams.add({**sample, **session.run(sample)})
-    optimal, gains = round_weights(model, plan, grams.found())
+    grams = observed(Grams(model, plan), model, _told(samples, progress))
+    optimal, gains = round_weights(model, plan, grams)
     if not gains:
         return rounded(optimal, plan, most_bits=32), []
     worst = sorted(gains, key=lambda gain: gain.before_db)[:_TOLD]

@@ -19,14 +19,13 @@ Coding", for choosing the transform by covariance; Bhatia 2007, "Positive Defini
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.quantize.datafree import META
-from edgeq.quantize.equalize import Chain, chains
+from edgeq.quantize.equalize import Chain, chains, constant_of
 
 Floats = NDArray[np.float64]
 
@@ -95,7 +94,7 @@ def _streams(graph: ir.Graph) -> Iterator[Chain]:
 
 def _channels(chain: Chain) -> int:
     """The stream's width; 0 where it is too wide."""
-    width = _array(chain.writers[0].inputs[1]).shape[_axes(chain.writers[0])[0]]
+    width = constant_of(chain.writers[0].inputs[1]).shape[_axes(chain.writers[0])[0]]
     return width if width <= MOST_CHANNELS else 0
 
 
@@ -110,7 +109,7 @@ def _seen(stream: Chain, moments: Mapping[str, Floats]) -> Floats:
     total = np.zeros_like(_spread(stream, moments))
     for node in stream.readers:
         assert node.inputs[0] is not None
-        weight = np.moveaxis(np.asarray(_array(node.inputs[1]), np.float64), _axes(node), (0, 1))
+        weight = np.moveaxis(np.asarray(constant_of(node.inputs[1]), np.float64), _axes(node), (0, 1))
         taps = weight.reshape(*weight.shape[:2], -1)
         power = np.einsum("oit,ij,ojt->o", taps, moments[node.inputs[0].name or ""], taps, optimize=True)
         importance = 1.0 / np.maximum(power, _LEAST_POWER * power.mean() + 1e-30)
@@ -152,12 +151,6 @@ def _mix(value: ir.Value | None, matrix: Floats, axis: int) -> None:
     """Multiplies a constant by a matrix along an axis, in place."""
     if value is None:
         return
-    mixed = np.tensordot(matrix, np.asarray(_array(value), np.float64), (1, axis))
+    mixed = np.tensordot(matrix, np.asarray(constant_of(value), np.float64), (1, axis))
     array = np.ascontiguousarray(np.moveaxis(mixed, 0, axis), np.float32)
     value.const_value = ir.Tensor(array, name=value.name)
-
-
-def _array(value: ir.Value | None) -> NDArray[Any]:
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy()

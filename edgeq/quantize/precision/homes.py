@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
+from edgeq.errors import UsageError
 from edgeq.quantize.dialect import IoType, Numbers
 from edgeq.quantize.layout import COMPUTING, Layout, lay_out
 from edgeq.quantize.operators import data_inputs, is_constant
@@ -77,6 +79,29 @@ def layout_of(graph: ir.Model, plan: Plan, recipe: Recipe) -> Layout:
 def layers(layout: Layout) -> tuple[ir.Node, ...]:
     """The nodes that compute in integers, in graph order: what an assignment can name."""
     return tuple(node for node in layout.graph if layout.kind(node) in COMPUTING and not layout.is_idle(node))
+
+
+def named_layers(layout: Layout, recipe: Recipe, key: str) -> tuple[ir.Node, ...]:
+    """The layers that the patterns under a key of the recipe fit, with all their parts, in graph order.
+
+    Raises:
+        UsageError: a pattern fits no layer.
+    """
+    known, found = layers(layout), set[ir.Node]()
+    for pattern in getattr(recipe, key):
+        fitting = {node for node in known if _fits(node.name or "", pattern)}
+        if not fitting:
+            raise UsageError(
+                f"{key} = {pattern!r} fits no layer that computes in integers",
+                where=f"recipe {recipe.name}",
+                hint="edgeq inspect lists the layers",
+            )
+        found |= fitting
+    return tuple(node for node in known if node in found)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
 
 
 def groups(layout: Layout, recipe: Recipe) -> tuple[Group, ...]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import ml_dtypes
@@ -21,13 +20,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.errors import UsageError
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.dialect import Numbers
-from edgeq.quantize.gram import Gram, Grams
+from edgeq.quantize.gram import Gram, Grams, observed
 from edgeq.quantize.operators import is_constant
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Plan, Quant
-from edgeq.quantize.precision.homes import layers, layout_of
+from edgeq.quantize.precision.homes import layout_of, named_layers
 from edgeq.quantize.precision.mixed import lift
 from edgeq.quantize.recipe import Recipe, Rounding
 from edgeq.quantize.rounding import gptq
@@ -74,20 +72,10 @@ def grouped(quantized: Quantized, recipe: Recipe, samples: Iterable[Arrays] | No
 
 def _named(quantized: Quantized, recipe: Recipe) -> tuple[str, ...]:
     """The layers that the recipe's patterns fit, in graph order."""
-    known = {node.name or "": node for node in layers(layout_of(quantized.graph, quantized.plan, recipe))}
-    found: dict[str, None] = {}
-    for pattern in recipe.int4:
-        fitting = [name for name in known if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")]
-        if not fitting:
-            raise UsageError(
-                f"int4 = {pattern!r} fits no layer that computes in integers",
-                where=f"recipe {recipe.name}",
-                hint="edgeq inspect lists the layers",
-            )
-        for name in fitting:
-            _check(known[name], recipe)
-        found |= dict.fromkeys(fitting)
-    return tuple(name for name in known if name in found)
+    found = named_layers(layout_of(quantized.graph, quantized.plan, recipe), recipe, "int4")
+    for node in found:
+        _check(node, recipe)
+    return tuple(node.name or "" for node in found)
 
 
 def _check(node: ir.Node, recipe: Recipe) -> None:
@@ -123,11 +111,7 @@ def _grams(quantized: Quantized, names: tuple[str, ...], samples: Iterable[Array
     if samples is None:
         return {}
     model = quantized.reference
-    grams = Grams(model, quantized.plan, only=names)
-    session = FloatSession(model, grams.inputs)
-    for sample in samples:
-        grams.add({**sample, **session.run(sample)})
-    found = grams.found()
+    found = observed(Grams(model, quantized.plan, only=names), model, samples)
     results = {node.outputs[0].name: node.name or "" for node in model.graph}
     return {results[result]: gram for result, gram in found.items()}
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.errors import UsageError
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.correct import affordable, correct_biases
 from edgeq.quantize.dialect import Numbers
@@ -20,7 +18,7 @@ from edgeq.quantize.parts import Samples
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.precision.budget import Found, LayerEffect, Search
 from edgeq.quantize.precision.executors import open_pool
-from edgeq.quantize.precision.homes import Assignment, groups, layers, layout_of
+from edgeq.quantize.precision.homes import Assignment, groups, layout_of, named_layers
 from edgeq.quantize.precision.mixed import Mixed, lift
 from edgeq.quantize.precision.price import Prices, fitted
 from edgeq.quantize.precision.trials import Bench, Laboratory, cache_folder
@@ -140,17 +138,9 @@ def widened(quantized: Quantized, recipe: Recipe) -> Quantized:
     Raises:
         UsageError: a pattern of the recipe fits no layer.
     """
-    names = [node.name or "" for node in layers(layout_of(quantized.graph, quantized.plan, recipe))]
-    assignment: dict[str, Numbers] = {}
-    for pattern in recipe.int16:
-        fitting = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")]
-        if not fitting:
-            raise UsageError(
-                f"int16 = {pattern!r} fits no layer that computes in integers",
-                where=f"recipe {recipe.name}",
-                hint="edgeq inspect lists the layers",
-            )
-        assignment |= dict.fromkeys(fitting, Numbers.INT16)
+    layout = layout_of(quantized.graph, quantized.plan, recipe)
+    names = (node.name or "" for node in named_layers(layout, recipe, "int16"))
+    assignment = dict.fromkeys(names, Numbers.INT16)
     mixed = lift(quantized.graph, quantized.reference, quantized.plan, recipe, assignment)
     return _quantized(mixed, (_counted(mixed.assignment),))
 
