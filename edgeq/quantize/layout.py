@@ -83,7 +83,7 @@ def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
     for node in graph:
         rule = rule_of(node)
         producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-        if any(_names(pattern, node.name or "") for pattern in recipe.keep_float):
+        if any(is_named(pattern, node.name or "") for pattern in recipe.keep_float):
             rule = Rule(Kind.FLOAT, "kept float by the recipe", rule.grid)
         elif rule.kind is Kind.CLIP and producer is not None and rules[producer].kind is Kind.FLOAT:
             rule = Rule(Kind.FLOAT, "clips the result of an operator that stays float")
@@ -94,7 +94,7 @@ def _rules(graph: ir.Graph, recipe: Recipe) -> dict[ir.Node, Rule]:
     return rules | real_streams(graph, rules)
 
 
-def _names(pattern: str, node: str) -> bool:
+def is_named(pattern: str, node: str) -> bool:
     """Whether a recipe's pattern means this node, or the layer that it is a part of."""
     return fnmatchcase(node, pattern) or fnmatchcase(node, f"{pattern}/*")
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from edgeq.errors import UsageError
 from edgeq.quantize.dialect import IoType, Numbers
-from edgeq.quantize.layout import COMPUTING, Layout, lay_out
+from edgeq.quantize.layout import COMPUTING, Layout, is_named, lay_out
 from edgeq.quantize.operators import data_inputs, is_constant
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.recipe import Recipe
@@ -89,7 +88,7 @@ def named_layers(layout: Layout, recipe: Recipe, key: str) -> tuple[ir.Node, ...
     """
     known, found = layers(layout), set[ir.Node]()
     for pattern in getattr(recipe, key):
-        fitting = {node for node in known if _fits(node.name or "", pattern)}
+        fitting = {node for node in known if is_named(pattern, node.name or "")}
         if not fitting:
             raise UsageError(
                 f"{key} = {pattern!r} fits no layer that computes in integers",
@@ -98,10 +97,6 @@ def named_layers(layout: Layout, recipe: Recipe, key: str) -> tuple[ir.Node, ...
             )
         found |= fitting
     return tuple(node for node in known if node in found)
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
 
 
 def groups(layout: Layout, recipe: Recipe) -> tuple[Group, ...]:
