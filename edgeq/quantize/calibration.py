@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.errors import DataError, ModelError
+from edgeq.errors import DataError
 from edgeq.graph.attributes import as_attributes
 from edgeq.quantize.assign import observed_values
 from edgeq.quantize.lattice import Points
@@ -19,6 +19,7 @@ from edgeq.quantize.operators import clip_bounds
 from edgeq.quantize.plan import Calibrated
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.sketch import Sketch
 from edgeq.quantize.statistics import Interval, Observation, Statistics
 
@@ -140,49 +141,6 @@ def _added(model: ir.Model, value: ir.Value, op_type: str, **options: int) -> st
     node.outputs[0].name, node.outputs[0].dtype = name, ir.DataType.FLOAT
     model.graph.append(node)
     return name
-
-
-class FloatSession:
-    """The float graph in ONNX Runtime, with any of its values as outputs.
-
-    Args:
-        model: a graph; it is not changed.
-        fetched: names of the values that `run` gives. Inputs among them are left out.
-
-    Raises:
-        ModelError: ONNX Runtime cannot run the graph.
-    """
-
-    def __init__(self, model: ir.Model, fetched: Iterable[str]) -> None:
-        import onnxruntime as ort
-
-        model = model.clone()
-        values = {value.name: value for node in model.graph for value in node.outputs}
-        self._names = [name for name in dict.fromkeys(fetched) if name in values]
-        self._inputs = {value.name or "": value.dtype for value in model.graph.inputs}
-        model.graph.outputs.clear()
-        model.graph.outputs.extend(values[name] for name in self._names)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        # Fetching activations is bound by memory: a second thread took no wall time off, and 70 % more CPU.
-        options.intra_op_num_threads = 1
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        try:
-            self._session = ort.InferenceSession(
-                ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's own errors share no base class
-            raise ModelError(f"ONNX Runtime cannot run the float graph: {error}") from error
-
-    def run(self, sample: Arrays) -> dict[str, NDArray[Any]]:
-        """One inference: input name → array to value name → array."""
-        if not self._names:
-            return {}
-        feed = {
-            name: np.ascontiguousarray(sample[name], None if dtype is None else dtype.numpy())
-            for name, dtype in self._inputs.items()
-        }
-        return dict(zip(self._names, self._session.run(self._names, feed), strict=True))
 
 
 def _checked(sample: Arrays, value: ir.Value, index: int) -> NDArray[Any]:

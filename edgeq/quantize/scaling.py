@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.equalize import channel_values, equalize
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.rotate import rotate, rotated_values
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.smooth import smooth, smoothed_values
 
 Arrays = Mapping[str, NDArray[Any]]

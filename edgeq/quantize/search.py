@@ -18,9 +18,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.measure.accuracy import sqnr_db
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.recipe import RangeMethod
 from edgeq.quantize.scaling import Scaling
+from edgeq.quantize.session import FloatSession
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.operators import is_constant
 from edgeq.quantize.plan import Quant
+from edgeq.quantize.session import FloatSession
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -13,9 +13,9 @@ from edgeq.execution import Arrays, OnnxExecutable
 from edgeq.figures import LayerFigure
 from edgeq.formats.onnx import quantized_name
 from edgeq.measure.accuracy import SQNR_CAP_DB
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Quant
+from edgeq.quantize.session import FloatSession
 from edgeq.verify.cut import inner_tensors
 
 

@@ -14,10 +14,10 @@ from edgeq.execution import Arrays
 from edgeq.figures import LayerFigure
 from edgeq.graph.rewrite import add_constant
 from edgeq.measure.accuracy import SQNR_CAP_DB
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Plan
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.simulate import rounded, snapped
 
 DEAD = 1e-6

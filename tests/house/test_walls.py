@@ -20,7 +20,7 @@ WALLS: Mapping[str, tuple[str, ...]] = {
     "keras": (),
     "tf_keras": (),
     "torch": (),
-    "onnxruntime": ("edgeq.execution", "edgeq.quantize.calibration"),
+    "onnxruntime": ("edgeq.execution", "edgeq.quantize.session"),
     "ai_edge_litert": ("edgeq.execution", "edgeq.formats.tflite"),
     "flatbuffers": ("edgeq.formats.tflite",),
     "paramiko": ("edgeq.runners.ssh",),

@@ -12,7 +12,6 @@ from residual_net import LAYERS, residual_net, samples
 
 from edgeq.errors import UsageError
 from edgeq.quantize import Recipe, quantize
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.precision.budget import Search
 from edgeq.quantize.precision.executors import Pool, open_pool
@@ -23,6 +22,7 @@ from edgeq.quantize.precision.price import Prices, Pricing, fitted
 from edgeq.quantize.precision.sensitivity import Weights, effect, outputs, quantized_graph, with_parts
 from edgeq.quantize.precision.trials import Alone, Bench, Laboratory, Together
 from edgeq.quantize.recipe import RangeMethod, Rounding, missed
+from edgeq.quantize.session import FloatSession
 
 PLAIN = Recipe("plain", ranges=RangeMethod.MIN_MAX, equalize=0.0, rounding=Rounding.NEAREST, correction=False)
 

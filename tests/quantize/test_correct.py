@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.quantize import Recipe, calibrate, make_plan
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.correct import affordable, correct_biases, mean_error
 from edgeq.quantize.plan import Quant
 from edgeq.quantize.recipe import RangeMethod
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.simulate import simulated
 from edgeq.quantize.stream import Stream, live_bytes
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from edgeq.errors import ModelError
 from edgeq.quantize import Recipe, batch_norm_statistics, make_plan, quantize_without_data
 from edgeq.quantize.analytic import correct_expected
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.datafree import META, clipped_moments
 from edgeq.quantize.plan import Calibrated
 from edgeq.quantize.search import output_sqnr_db
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.simulate import rounded, simulated
 from edgeq.quantize.statistics import Interval, Normal
 

@@ -12,13 +12,13 @@ from edgeq.errors import UsageError
 from edgeq.execution import OnnxExecutable, TfliteExecutable
 from edgeq.formats import onnx, tflite
 from edgeq.quantize import Recipe, quantize
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.dialect import Activations, IoType, Numbers
 from edgeq.quantize.precision.homes import layers, layout_of
 from edgeq.quantize.precision.mixed import lift
 from edgeq.quantize.precision.mixture import widened
 from edgeq.quantize.precision.sensitivity import quantized_graph
 from edgeq.quantize.recipe import RangeMethod, Rounding
+from edgeq.quantize.session import FloatSession
 
 INT8, INT16, FLOAT32 = Numbers.INT8, Numbers.INT16, Numbers.FLOAT32
 RECIPE = Recipe(

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from edgeq.formats.onnx import write_float
 from edgeq.quantize import Recipe, WeightGranularity, quantize
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.datafree import META
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import Rounding
 from edgeq.quantize.rotate import rotate, rotated_values
 from edgeq.quantize.scaling import ROTATIONS, Scaling, rotations, scalings
 from edgeq.quantize.search import output_sqnr_db
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.simulate import simulated
 
 BOTTLENECKS = """net (float[n,3,8,8] x) => (float[n,5] y) {

@@ -5,10 +5,10 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.quantize import Recipe, calibrate, make_plan, quantize
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.recipe import RangeMethod, Rounding
 from edgeq.quantize.scaling import EXPONENTS
 from edgeq.quantize.search import METHODS, best_of, output_sqnr_db
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.simulate import simulated
 
 NET = """net (float[n,3,6,6] x) => (float[n,4,6,6] y) {

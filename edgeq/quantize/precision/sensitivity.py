@@ -15,10 +15,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.measure.accuracy import SQNR_CAP_DB
-from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.operators import Kind, is_constant, rule_of
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision.homes import Group
+from edgeq.quantize.session import FloatSession
 from edgeq.quantize.simulate import rounded, simulated, snap
 
 Arrays = Mapping[str, NDArray[Any]]
