@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +14,7 @@ from edgeq.execution import load_tflite
 
 _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
 _FLOAT32 = 0
+_LEAST_BYTES = 8  # up to the file's identifier
 _BOUNDARY = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
@@ -134,10 +136,11 @@ def _load(path: Path) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read the model: {error.strerror}", where=str(path)) from error
-    if not schema.Model.ModelBufferHasIdentifier(data, 0):
+        with path.open("rb") as stream:  # mapped: of the weights, most of the file, nothing is looked at
+            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the model: {error}", where=str(path)) from error
+    if len(data) < _LEAST_BYTES or not schema.Model.ModelBufferHasIdentifier(data, 0):
         raise ModelError("this is no TFLite file", where=str(path))
     return schema.Model.GetRootAs(data)
 
