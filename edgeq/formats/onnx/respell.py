@@ -26,6 +26,7 @@ def respelled(graph: ir.Graph, plan: Plan) -> Callable[[Pairs], None]:
 
     def rewrite(pairs: Pairs) -> None:
         for node in list(graph):
+            _flatten(node)
             _keep_float(node, plan, pairs)
         for node, grid in selecting.items():
             _select(pairs, node, grid)
@@ -48,6 +49,17 @@ def _selecting(graph: ir.Graph, plan: Plan) -> dict[ir.Node, Quant]:
         if plan.tensors.get(source.name or "") == grid:
             found[node] = grid
     return found
+
+
+def _flatten(node: ir.Node) -> None:
+    """Spells a Reshape to [batch, …] as Flatten, which has no target to read."""
+    before, after = node.inputs[0].shape if node.inputs[0] is not None else None, node.outputs[0].shape
+    if node.op_type != "Reshape" or before is None or after is None or len(before) < 2:
+        return
+    if len(after) == 2 and before[0] == after[0]:
+        node.op_type = "Flatten"
+        node.resize_inputs(1)
+        node.attributes["axis"] = ir.AttrInt64("axis", 1)
 
 
 def _keep_float(node: ir.Node, plan: Plan, pairs: Pairs) -> None:
