@@ -2,8 +2,8 @@
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
 section 4: a batch-norm's output is taken as normal per channel, with its beta as mean and |gamma| as standard
-deviation; a range is n = 6 standard deviations wide (`edgeq.quantize.ranges`); Relu clips the distribution
-(appendix C gives the moments of a clipped normal).
+deviation; a range reaches n standard deviations to either side (`edgeq.quantize.ranges`); Relu clips the
+distribution (appendix C gives the moments of a clipped normal).
 
 Where no batch-norm speaks, the distribution is propagated: a linear layer's from its inputs' means and
 variances, an addition's as that of independent operands. Independence underestimates layers far from any
@@ -33,7 +33,8 @@ META = "edgeq.batch_norm"
 CORRELATION = 4.0
 """A layer that no batch-norm follows gets this many times the standard deviation of independent inputs.
 
-Features of one class rise together. On MobileNetV2's logits 2 clips, 3 and 4 fit, 6 wastes integers.
+Features of one class rise together. A range of 5 of these deviations has to hold logits whole, since two that
+are cut off tie: MobileNetV2's greatest is 17 deviations of independent inputs, and 20 are given.
 """
 
 Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ def batch_norm_statistics(
         )
     known: Known = {}
     found: dict[str, Observation] = {}
-    notes = ["ranges come from batch-norm statistics (mean ± 6 standard deviations), not from data"]
+    notes = ["ranges come from batch-norm statistics (mean ± 5 or 6 standard deviations), not from data"]
     for value in model.graph.inputs:
         known[value], found[value.name or ""] = _input(value, bounds or {}, notes)
     guessed = _propagate(model.graph, known)

@@ -88,10 +88,11 @@ class Grams:
         return tuple(dict.fromkeys(_name(node.inputs[0]) for node in self._grams))
 
     def add(self, seen: Arrays) -> None:
-        """One sample: value name → array with a batch axis of 1."""
+        """One sample, or some values of one: value name → array with a batch axis of 1."""
         for node, gram in self._grams.items():
             name = _name(node.inputs[0])
-            gram.add(on_grid(input_columns(node, seen[name], self._rng), self._plan.tensors[name]))
+            if name in seen:
+                gram.add(on_grid(input_columns(node, seen[name], self._rng), self._plan.tensors[name]))
 
     def found(self) -> dict[str, Gram]:
         """Name of the layer's result → Gram."""

@@ -2,6 +2,7 @@
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction": channels
 are equalised, ranges derived, and the mean error of the rounded weights corrected, all from the model itself.
+Weights are rounded optimally for made-up inputs (`edgeq.quantize.imagined`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from edgeq.quantize.assign import make_plan
 from edgeq.quantize.datafree import batch_norm_statistics
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.equalize import channel_values, equalize
+from edgeq.quantize.imagined import imagined_grams
 from edgeq.quantize.pipeline import Quantized
+from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
-from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.recipe import Recipe, Rounding
+from edgeq.quantize.rounding import round_weights
 from edgeq.quantize.scaling import EXPONENTS
+from edgeq.quantize.simulate import rounded
 from edgeq.quantize.statistics import Normal, Statistics
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -37,7 +42,7 @@ def quantize_without_data(graph: ir.Model, bounds: Bounds, recipe: Recipe) -> Qu
         graph: the canonical float graph, with batch-norm statistics in its values' meta; it is not changed.
         bounds: input name → least and greatest value that preprocessing can give.
         recipe: decides the steps; where it leaves the exponent of equalisation to a search, the usual one
-            is taken. Ranges are always mean ± 6 standard deviations.
+            is taken. Ranges always follow from means and standard deviations.
 
     Raises:
         ModelError: no value of the graph carries batch-norm statistics.
@@ -52,11 +57,27 @@ def quantize_without_data(graph: ir.Model, bounds: Bounds, recipe: Recipe) -> Qu
         if scaled:
             steps.append(f"the output channels of {len(scaled)} layers were scaled to use their grids evenly")
     reference, plan = make_plan(graph, statistics, recipe)
-    written = reference
+    written, told = _rounded(reference, plan, statistics, bounds, recipe)
+    return Quantized(written, reference, replace(plan, steps=(*plan.steps, *steps, *told)))
+
+
+def _rounded(
+    reference: ir.Model, plan: Plan, statistics: Statistics, bounds: Bounds, recipe: Recipe
+) -> tuple[ir.Model, list[str]]:
+    """The model to write: weights rounded for made-up inputs, or plainly and their mean error corrected."""
+    grams = imagined_grams(reference, plan, bounds) if recipe.rounding is Rounding.OPTIMAL else {}
+    if grams:
+        optimal, gains = round_weights(reference, plan, grams)
+        return rounded(optimal, plan, most_bits=32), [
+            f"weights of {len(gains)} layers were rounded for least error at the layer's output, on made-up "
+            "inputs whose activations have the means and deviations that the batch-norms tell"
+        ]
     if recipe.correction:
         written, corrected = correct_expected(reference, plan, statistics)
-        steps.append(f"biases of {corrected} layers took up the mean error that rounded weights leave there")
-    return Quantized(written, reference, replace(plan, steps=(*plan.steps, *steps)))
+        return written, [
+            f"biases of {corrected} layers took up the mean error that rounded weights leave there"
+        ]
+    return reference, []
 
 
 def _peaks(model: ir.Model, statistics: Statistics) -> dict[str, NDArray[np.float64]]:

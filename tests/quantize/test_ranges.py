@@ -91,9 +91,10 @@ def test_adaptive_averages_two_signs_and_clips_tails():
     assert adaptive(rectified) == least_error(rectified, 1.5)
 
 
-def test_normal_ranges_reach_six_sigmas_and_stop_at_the_bounds():
+def test_normal_ranges_reach_five_sigmas_or_six_and_stop_at_the_bounds():
     normal = Normal(np.array([0.0, 2.0]), np.array([1.0, 0.5]))
-    assert normal_range(normal) == (-6.0, 6.0)
+    assert normal_range(normal) == (-5.0, 5.0)
+    assert normal_range(Normal(normal.mean, normal.std, 0.0)) == (0.0, 6.0)
     assert full_range(Normal(normal.mean, normal.std, 0.0, 4.0)) == (0.0, 4.0)
     assert full_range(Interval(0.25, 1.0)) == (0.0, 1.0)
 

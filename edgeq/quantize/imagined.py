@@ -1,0 +1,125 @@
+"""What layers see where there is no data: made-up inputs, their activations brought to what batch-norms tell.
+
+Images of the world have spectra that fall with frequency (Field 1987, "Relations between the statistics of
+natural images and the response properties of cortical cells", section 3: amplitude as 1/f), so noise with
+that spectrum has their neighbourhoods, which is what the covariance of a convolution's inputs consists of.
+The network's own statistics do the rest: layer after layer, every channel that a batch-norm has described is
+given that mean and deviation, as batch statistics adapt a network to other data (Nado et al. 2020,
+"Evaluating Prediction-Time Batch Normalization for Robustness under Covariate Shift"), here the other way.
+
+Optimal rounding needs no more than that: with it, weights rounded for such inputs serve photographs and
+sounds as well as those rounded for photographs and sounds (docs/numerics.md). Ranges do need more: made-up
+inputs show no class to the last layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq.quantize.correct import affordable
+from edgeq.quantize.datafree import META
+from edgeq.quantize.gram import Gram, Grams
+from edgeq.quantize.plan import Plan
+from edgeq.quantize.stream import Stream
+
+Floats = NDArray[np.float64]
+Bounds = Mapping[str, tuple[float, float]]
+
+SEED = 20261130
+
+MOST_GAIN = 10.0
+"""No channel is made larger than by this: one that made-up inputs do not excite would be noise alone."""
+
+_DEVIATION = 0.22  # of an image's pixels, in units of the range they may have
+_TOGETHER = 0.5  # of the variance is common to all colours
+
+
+def imagined_grams(model: ir.Model, plan: Plan, bounds: Bounds) -> dict[str, Gram]:
+    """Second moments of the inputs of every layer with int8 weights.
+
+    Args:
+        model: the graph that `make_plan` returned, with batch-norm statistics in its values' meta.
+        plan: its plan.
+        bounds: input name → least and greatest value; without, an input is standard normal.
+
+    Returns:
+        Name of a layer's result → Gram. Empty where inputs are no reals, or activations do not fit the memory
+        that `edgeq.quantize.correct` may take.
+    """
+    count = affordable(model)
+    if not count or any(value.dtype is not ir.DataType.FLOAT for value in model.graph.inputs):
+        return {}
+    samples = imagined_inputs(model, bounds, count)
+    stream, grams = Stream(model, samples), Grams(model, plan)
+    for sample in samples:
+        grams.add(sample)
+    for node in model.graph:
+        value = node.outputs[0]
+        results = stream.compute(node)
+        if META in value.meta:
+            results = settled(results, *value.meta[META])
+        for result in results:
+            grams.add({value.name or "": result})
+        stream.keep(node, results)
+    return grams.found()
+
+
+def imagined_inputs(model: ir.Model, bounds: Bounds, count: int) -> list[dict[str, NDArray[np.float32]]]:
+    """Inputs of a batch of 1: 1/f noise along the axes of an image, white noise along any others."""
+    rng = np.random.default_rng(SEED)
+    return [
+        {
+            value.name or "": _imagined(_sizes(value), bounds.get(value.name or ""), rng)
+            for value in model.graph.inputs
+        }
+        for _ in range(count)
+    ]
+
+
+def settled(
+    results: Sequence[NDArray[np.float32]], mean: NDArray[Any], std: NDArray[Any]
+) -> list[NDArray[np.float32]]:
+    """The results [1, C, …] of all samples with the given mean [C] and standard deviation [C] per channel."""
+    channels = [result.reshape(result.shape[1], -1) for result in results]
+    seen = np.mean([part.mean(axis=1, dtype=np.float64) for part in channels], axis=0)
+    power = np.mean([np.square(part, dtype=np.float64).mean(axis=1) for part in channels], axis=0)
+    spread = np.sqrt(np.maximum(power - seen**2, 0.0))
+    gain = np.minimum(np.abs(std) / np.maximum(spread, np.finfo(np.float32).tiny), MOST_GAIN)
+    shift = mean - gain * seen
+    shape = (1, -1, *[1] * (results[0].ndim - 2))
+    factor, offset = gain.reshape(shape).astype(np.float32), shift.reshape(shape).astype(np.float32)
+    return [result * factor + offset for result in results]
+
+
+def _imagined(
+    sizes: tuple[int, ...], bounds: tuple[float, float] | None, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    low, high = (-np.inf, np.inf) if bounds is None else bounds
+    middle, deviation = (0.0, 1.0) if bounds is None else ((low + high) / 2, (high - low) * _DEVIATION)
+    noise = _pink(sizes, rng) if len(sizes) == 4 else rng.normal(size=sizes)
+    return np.clip(middle + deviation * noise, low, high).astype(np.float32)
+
+
+def _pink(sizes: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """[1, …] unit variance, amplitude as 1/f along two axes; along the shortest, channels are alike."""
+    channel = min(range(1, 4), key=lambda axis: (sizes[axis], -axis))
+    across = tuple(axis for axis in range(1, 4) if axis != channel)
+    waves = [
+        np.fft.fftfreq(sizes[axis]).reshape([-1 if i == axis else 1 for i in range(4)]) for axis in across
+    ]
+    frequency = np.hypot(*waves)
+    frequency[frequency == 0.0] = 1.0 / max(sizes)
+    common = [1 if axis == channel else size for axis, size in enumerate(sizes)]
+    noise = np.sqrt(1.0 - _TOGETHER) * rng.normal(size=sizes) + np.sqrt(_TOGETHER) * rng.normal(size=common)
+    coloured: Floats = np.fft.ifftn(np.fft.fftn(noise, axes=across) / frequency, axes=across).real
+    coloured -= coloured.mean()
+    return coloured / max(float(coloured.std()), np.finfo(np.float64).tiny)
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else 1 for size in value.shape or ())
