@@ -38,6 +38,7 @@ def measure(reference: data.Reference, scratch: Path) -> list[common.Row]:
         "float": artifact / f"{reference.stem}.float.onnx",
         "edgeq int8.onnx": artifact / f"{reference.stem}.int8.onnx",
         "edgeq int8.tflite": artifact / f"{reference.stem}.int8.tflite",
+        **_without_data(reference, scratch),
         **_peers(reference, calibration, artifact, scratch),
     }
     results = {name: engines.outputs(engines.load(path, THREADS), inputs) for name, path in files.items()}
@@ -59,6 +60,15 @@ def measure(reference: data.Reference, scratch: Path) -> list[common.Row]:
         }
         for name, result in results.items()
     ]
+
+
+def _without_data(reference: data.Reference, scratch: Path) -> dict[str, Path]:
+    """Name → edgeq's file of a model that was given no samples, only what its inputs are."""
+    if not reference.preprocess:
+        return {}
+    artifact = scratch / f"{reference.stem}-without-data"
+    common.convert(reference.path, None, artifact, "--preprocess", reference.preprocess)
+    return {"without data: edgeq int8.onnx": artifact / f"{reference.stem}.int8.onnx"}
 
 
 def _peers(reference: data.Reference, calibration: Path, artifact: Path, scratch: Path) -> dict[str, Path]:

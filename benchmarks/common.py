@@ -71,9 +71,10 @@ def calibration_images(folder: Path) -> Path:
     return folder
 
 
-def convert(model: Path, calibration: Path, out: Path, *options: str) -> Cost:
+def convert(model: Path, calibration: Path | None, out: Path, *options: str) -> Cost:
     """Converts with edgeq's command line, both formats and verification included; the artifact is `out`."""
-    return run(*EDGEQ, "convert", str(model), "--calibration", str(calibration), "--out", str(out), *options)
+    given = () if calibration is None else ("--calibration", str(calibration))
+    return run(*EDGEQ, "convert", str(model), *given, "--out", str(out), *options)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:

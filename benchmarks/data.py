@@ -28,11 +28,13 @@ class Reference:
         file: below models/.
         dataset: a file or folder beside models/.
         scale: uint8 or int8 samples [n, …] → the reals the model takes, float32, same axes.
+        preprocess: edgeq's name for that, where the model is to be converted without data, too.
     """
 
     file: str
     dataset: str
     scale: Callable[[Array], Array]
+    preprocess: str = ""
 
     @property
     def path(self) -> Path:
@@ -56,8 +58,8 @@ def _torch(x: Array) -> Array:
     return scaled
 
 
-MOBILENET_H5 = Reference("mobilenet.h5", "imagenet1000", _torch)
-MOBILENET_ONNX = Reference("mobilenet.onnx", "imagenet1000", _torch)
+MOBILENET_H5 = Reference("mobilenet.h5", "imagenet1000", _torch, "torch")
+MOBILENET_ONNX = Reference("mobilenet.onnx", "imagenet1000", _torch, "torch")
 REFERENCES = (
     MOBILENET_H5,
     MOBILENET_ONNX,
