@@ -66,7 +66,7 @@ def calibrate(
     values: dict[str, Observation] = dict(observer.values)
     for name, distinct in points.items():
         values[name] = distinct.widened(observer.values[name].low, observer.values[name].high) or values[name]
-    return Statistics(values, count, Calibrated.DATA)
+    return Statistics(values, count, Calibrated.DATA, peaks=observer.peaks)
 
 
 class _Sketches:
@@ -75,6 +75,7 @@ class _Sketches:
     def __init__(self, _: ir.Model, names: Sequence[str]) -> None:
         self.fetched = tuple(names)
         self.values: dict[str, Sketch] = {}
+        self.peaks: dict[str, NDArray[np.float32]] = {}
 
     def add(self, seen: Arrays, index: int) -> None:
         """One sample: name → array."""
@@ -97,6 +98,7 @@ class _Extremes:
     def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
         found = {value.name: value for value in _values(model)}
         self.values: dict[str, Interval] = {}
+        self.peaks: dict[str, NDArray[np.float32]] = {}
         self._rectified = {
             name: _added(model, found[name], "GlobalMaxPool") for name in names if _is_rectified(found[name])
         }
@@ -109,8 +111,10 @@ class _Extremes:
 
     def add(self, seen: Arrays, index: int) -> None:
         """One sample: name → array."""
-        for name, peaks in self._rectified.items():
-            self._widen(name, 0.0, float(seen[peaks].max()), index)
+        for name, pooled in self._rectified.items():
+            peaks = seen[pooled].max(axis=0).ravel()
+            self._widen(name, 0.0, float(peaks.max()), index)
+            self.peaks[name] = np.maximum(self.peaks.get(name, 0.0), peaks)
         for name, (least, greatest) in self._ends.items():
             self._widen(name, float(seen[least]), float(seen[greatest]), index)
 

@@ -74,31 +74,43 @@ class Parts:
 
 
 class Gatherer:
-    """Passes samples on and keeps those that make up the two parts."""
+    """Passes samples on and keeps some of them, evenly spaced.
 
-    def __init__(self, samples: Samples) -> None:
+    Args:
+        samples: to be gone through once.
+        most: how many are kept, as far as MOST_BYTES allow it.
+    """
+
+    def __init__(self, samples: Samples, most: int = MOST) -> None:
         self._samples = samples
+        self._most = most
         self._kept: list[Arrays] = []
+
+    @property
+    def kept(self) -> tuple[Arrays, ...]:
+        """What was kept so far."""
+        return tuple(self._kept)
 
     def __iter__(self) -> Iterator[Arrays]:
         count, chosen = len(self._samples), frozenset[int]()
         for index, sample in enumerate(self._samples):
             if index == 0:
-                chosen = _spaced(count, sum(np.asarray(array).nbytes for array in sample.values()))
+                size = sum(np.asarray(array).nbytes for array in sample.values())
+                chosen = _spaced(count, size, self._most)
             if index in chosen:
                 self._kept.append({name: np.array(array) for name, array in sample.items()})
             yield sample
 
     def parts(self) -> Parts:
         """The parts, once all samples have passed."""
-        kept = tuple(self._kept)
+        kept = self.kept
         if len(kept) < LEAST_HELD_OF:
             return Parts(kept, kept)
         fitted = tuple(sample for index, sample in enumerate(kept) if index % _EVERY != _FIRST)
         return Parts(fitted, kept[_FIRST::_EVERY])
 
 
-def _spaced(count: int, sample_bytes: int) -> frozenset[int]:
+def _spaced(count: int, sample_bytes: int, most: int) -> frozenset[int]:
     """The indices that are kept."""
-    most = int(np.clip(MOST_BYTES // max(sample_bytes, 1), LEAST, MOST))
-    return frozenset(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())
+    affordable = max(MOST_BYTES // max(sample_bytes, 1), LEAST)
+    return frozenset(np.linspace(0, count - 1, min(count, most, affordable)).round().astype(int).tolist())

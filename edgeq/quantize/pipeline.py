@@ -14,15 +14,16 @@ from edgeq.quantize.assign import make_plan
 from edgeq.quantize.calibration import calibrate
 from edgeq.quantize.correct import affordable, correct_biases
 from edgeq.quantize.gram import Grams, observed
+from edgeq.quantize.look import LOOKED, outstanding, unlike
 from edgeq.quantize.parts import Gatherer, Parts, Samples
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
 from edgeq.quantize.scaling import Scaling, rotations, scaled, scalings
-from edgeq.quantize.search import METHODS, WIDE, Choice, best_of, output_sqnr_db
+from edgeq.quantize.search import METHODS, Choice, best_of, output_sqnr_db
 from edgeq.quantize.simulate import rounded, simulated
-from edgeq.quantize.smooth import smoothed_values
+from edgeq.quantize.statistics import Statistics
 
 Arrays = Mapping[str, NDArray[Any]]
 Outputs = Callable[[Sequence[NDArray[Any]]], None]
@@ -69,13 +70,15 @@ def quantize(
     """
     if not _needs_parts(recipe):
         progress.stage("calibrate", len(samples))
-        prepared, plan = make_plan(
-            graph, calibrate(graph, _told(samples, progress), recipe, on_outputs), recipe
-        )
-        return Quantized(prepared, prepared, plan)
+        gatherer = Gatherer(samples, LOOKED)
+        statistics = calibrate(graph, _told(gatherer, progress), recipe, on_outputs)
+        prepared, plan = make_plan(graph, statistics, recipe)
+        notes = (*plan.notes, *_noticed(graph, statistics, gatherer))
+        return Quantized(prepared, prepared, replace(plan, notes=notes))
     progress.stage("look", len(samples))
     gatherer = Gatherer(samples)
-    calibrate(graph, _told(gatherer, progress), replace(recipe, ranges=RangeMethod.MIN_MAX), on_outputs)
+    extremes = replace(recipe, ranges=RangeMethod.MIN_MAX)
+    noticed = _noticed(graph, calibrate(graph, _told(gatherer, progress), extremes, on_outputs), gatherer)
     parts = gatherer.parts()
     prepared = prepare(graph)
     choice, steps = _searched(prepared, parts, recipe, progress)
@@ -88,7 +91,14 @@ def quantize(
     statistics = calibrate(model, _told(samples, progress), recipe)
     reference, plan = make_plan(model, statistics, recipe)
     written, told = _refined(reference, plan, parts, recipe, progress)
-    return Quantized(written, reference, replace(plan, steps=(*plan.steps, *steps, *told)))
+    plan = replace(plan, steps=(*plan.steps, *steps, *told), notes=(*plan.notes, *noticed))
+    return Quantized(written, reference, plan)
+
+
+def _noticed(graph: ir.Model, statistics: Statistics, gathered: Gatherer) -> list[str]:
+    """What the user should know of the data, and of the network as the data show it."""
+    some = gathered.kept[:: max(1, len(gathered.kept) // LOOKED)][:LOOKED]
+    return [*unlike(graph, some), *outstanding(graph, statistics.peaks)]
 
 
 def _needs_parts(recipe: Recipe) -> bool:
@@ -107,7 +117,7 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
     """How channels are scaled and mixed and ranges found: the best for the samples held back."""
     methods: tuple[RangeMethod, ...] = (recipe.ranges,)
     if recipe.ranges is RangeMethod.SEARCHED:
-        methods = (*METHODS, WIDE) if smoothed_values(model) else METHODS
+        methods = METHODS
     found: dict[Choice, float] = {}
 
     def best_with(tried: Sequence[Scaling]) -> Choice:

@@ -24,12 +24,16 @@ from edgeq.quantize.session import FloatSession
 
 Arrays = Mapping[str, NDArray[Any]]
 
-METHODS = (RangeMethod.ADAPTIVE, RangeMethod.MEAN_MIN_MAX, RangeMethod.WIDENED, RangeMethod.MSE)
-"""Range methods that are tried, the first unless another is better."""
-
-WIDE = RangeMethod.MIN_MAX
-"""Tried besides for transformers, whose outliers carry meaning: by them a head attends to nothing (Bondarenko
-et al. 2021, section 3)."""
+METHODS = (
+    RangeMethod.ADAPTIVE,
+    RangeMethod.MEAN_MIN_MAX,
+    RangeMethod.WIDENED,
+    RangeMethod.MSE,
+    RangeMethod.PERCENTILE,
+    RangeMethod.MIN_MAX,
+)
+"""Range methods that are tried, the first unless another is better. Whole ranges are what transformers often
+want, whose outliers carry meaning: by them a head attends to nothing (Bondarenko et al. 2021, section 3)."""
 
 LEAST_GAIN_DB = 0.1
 

@@ -47,9 +47,11 @@ class Statistics:
         samples: number of samples seen, 0 without data.
         calibrated: which of both it was.
         notes: what the user should know about how they came about.
+        peaks: name of a rectified feature map → [C] the greatest value of each channel, where that was seen.
     """
 
     values: Mapping[str, Observation]
     samples: int
     calibrated: Calibrated
     notes: tuple[str, ...] = field(default=())
+    peaks: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
