@@ -86,6 +86,9 @@ class Gatherer:
         self._most = most
         self._kept: list[Arrays] = []
 
+    def __len__(self) -> int:
+        return len(self._samples)
+
     @property
     def kept(self) -> tuple[Arrays, ...]:
         """What was kept so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
 from edgeq.quantize.scaling import Scaling, rotations, scaled, scalings
-from edgeq.quantize.search import METHODS, Choice, best_of, output_sqnr_db
+from edgeq.quantize.search import AT_ONCE, METHODS, Choice, best_of, output_sqnr_db
 from edgeq.quantize.simulate import rounded, simulated
 from edgeq.quantize.statistics import Statistics
 
@@ -71,14 +71,14 @@ def quantize(
     if not _needs_parts(recipe):
         progress.stage("calibrate", len(samples))
         gatherer = Gatherer(samples, LOOKED)
-        statistics = calibrate(graph, _told(gatherer, progress), recipe, on_outputs)
+        statistics = calibrate(graph, _Told(gatherer, progress), recipe, on_outputs)
         prepared, plan = make_plan(graph, statistics, recipe)
         notes = (*plan.notes, *_noticed(graph, statistics, gatherer))
         return Quantized(prepared, prepared, replace(plan, notes=notes))
     progress.stage("look", len(samples))
     gatherer = Gatherer(samples)
     extremes = replace(recipe, ranges=RangeMethod.MIN_MAX)
-    noticed = _noticed(graph, calibrate(graph, _told(gatherer, progress), extremes, on_outputs), gatherer)
+    noticed = _noticed(graph, calibrate(graph, _Told(gatherer, progress), extremes, on_outputs), gatherer)
     parts = gatherer.parts()
     prepared = prepare(graph)
     choice, steps = _searched(prepared, parts, recipe, progress)
@@ -88,7 +88,7 @@ def quantize(
         how = "scaled and mixed" if choice.scaling.rotate else "scaled"
         steps.append(f"the output channels of {len(layers)} layers were {how} to use their grids evenly")
     progress.stage("calibrate", len(samples))
-    statistics = calibrate(model, _told(samples, progress), recipe)
+    statistics = calibrate(model, _Told(samples, progress), recipe)
     reference, plan = make_plan(model, statistics, recipe)
     written, told = _refined(reference, plan, parts, recipe, progress)
     plan = replace(plan, steps=(*plan.steps, *steps, *told), notes=(*plan.notes, *noticed))
@@ -121,7 +121,9 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
     found: dict[Choice, float] = {}
 
     def best_with(tried: Sequence[Scaling]) -> Choice:
-        progress.stage("search", len(tried) * len(parts.folds) * len(parts.all))
+        times = -(-len(methods) // AT_ONCE)
+        runs = sum(len(fitted) + times * len(held) for fitted, held in parts.folds)
+        progress.stage("search", len(tried) * runs)
         for scaling in tried:
             choices = [Choice(scaling, method) for method in methods]
             found.update(_judged(model, parts, choices, recipe, progress))
@@ -165,12 +167,12 @@ def _tried(
 ) -> dict[Choice, float]:
     """Output SQNR with the activations quantised by each choice; all scale alike."""
     model_scaled, _ = scaled(model, fitted, choices[0].scaling)
-    statistics = calibrate(model_scaled, _told(fitted, progress), replace(recipe, ranges=choices[0].ranges))
+    statistics = calibrate(model_scaled, _Told(fitted, progress), replace(recipe, ranges=choices[0].ranges))
     versions = {
         choice: simulated(*make_plan(model_scaled, statistics, replace(recipe, ranges=choice.ranges)))
         for choice in choices
     }
-    return output_sqnr_db(model, versions, _told(held, progress))
+    return output_sqnr_db(model, versions, _Told(held, progress))
 
 
 def _refined(
@@ -194,7 +196,7 @@ def _refined(
     judges = parts.held if working is parts.fitted else working
     progress.stage("judge", len(judges))
     versions = {name: simulated(step, plan) for name, step in steps.items()}
-    found = output_sqnr_db(model, versions, _told(judges, progress))
+    found = output_sqnr_db(model, versions, _Told(judges, progress))
     best = best_of(found, tuple(reversed(steps)))
     listed = ", ".join(f"{name} {figure:.1f}" for name, figure in found.items())
     unseen = " that were held back" if judges is not working else ""
@@ -205,7 +207,7 @@ def _refined(
 def _round_optimally(
     model: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress
 ) -> tuple[ir.Model, list[str]]:
-    grams = observed(Grams(model, plan), model, _told(samples, progress))
+    grams = observed(Grams(model, plan), model, _Told(samples, progress))
     optimal, gains = round_weights(model, plan, grams)
     if not gains:
         return rounded(optimal, plan, most_bits=32), []
@@ -217,7 +219,17 @@ def _round_optimally(
     ]
 
 
-def _told(samples: Iterable[Arrays], progress: Progress) -> Iterator[Arrays]:
-    for sample in samples:
-        yield sample
-        progress.advance()
+@dataclass(frozen=True)
+class _Told:
+    """Samples that tell how many of them have been gone through."""
+
+    samples: Samples
+    progress: Progress
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Arrays]:
+        for sample in self.samples:
+            yield sample
+            self.progress.advance()

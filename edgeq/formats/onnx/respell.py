@@ -59,6 +59,7 @@ def _flatten(node: ir.Node) -> None:
     if len(after) == 2 and before[0] == after[0]:
         node.op_type = "Flatten"
         node.resize_inputs(1)
+        node.attributes.clear()  # a Reshape may have `allowzero`
         node.attributes["axis"] = ir.AttrInt64("axis", 1)
 
 
