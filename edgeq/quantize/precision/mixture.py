@@ -20,8 +20,9 @@ from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.precision.budget import Found, LayerEffect, Point, Search
 from edgeq.quantize.precision.executors import open_pool
 from edgeq.quantize.precision.homes import Assignment, groups, layout_of, named_layers
+from edgeq.quantize.precision.measured import priced
 from edgeq.quantize.precision.mixed import Mixed, lift
-from edgeq.quantize.precision.price import Prices, priced
+from edgeq.quantize.precision.price import Prices
 from edgeq.quantize.precision.trials import Bench, Laboratory, cache_folder
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.search import output_sqnr_db

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from edgeq.measure.layers import LayerTimes, Measured
 from edgeq.measure.roofline import elements_of, macs_of
 from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.layout import Layout
@@ -35,10 +34,6 @@ class Work:
     moved: int
 
 
-LEAST_KNOWN = 0.5
-"""Below this share of layers that a run has timed, it is not taken for one of the same model."""
-
-
 @dataclass(frozen=True)
 class Times:
     """What was measured on the target; the defaults measure nothing, and count operations.
@@ -47,7 +42,7 @@ class Times:
         int8_ns, float32_ns: of single layers, the same in both.
         unit_ns: of an int8 multiply-accumulate in all other layers.
         byte_ns: of a byte that a conversion reads or writes.
-        rest_ns: of what belongs to no layer: the network's ends, the runtime's call.
+        rest_ns: of what belongs neither to a layer nor to a conversion, the runtime's call among it.
     """
 
     int8_ns: Mapping[str, float] = field(default_factory=dict)
@@ -91,69 +86,6 @@ class Prices:
         return self.units(work, numbers) * self.times.unit_ns if measured is None else measured
 
 
-def priced(layout: Layout, found: Sequence[Group], measured: Measured) -> Prices:
-    """Layer by layer where the run has times of most layers, otherwise by the ratio of the whole network."""
-    prices = fitted(layout, found, measured.ratio)
-    prices = replace(prices, unit=measured.unit, source=_ratio_said(measured))
-    if measured.layers is None:
-        return prices
-    times = timed(layout, prices, measured.layers)
-    count, every = len(times.int8_ns), len(layers(layout))
-    if count < LEAST_KNOWN * every:
-        told = f"{prices.source}, whose operators name {count} of the {every} layers of this model"
-        return replace(prices, source=told)
-    told = f"measured per layer on {measured.device} ({measured.engine}), {count} of {every} layers"
-    return replace(prices, times=times, source=told)
-
-
-def _ratio_said(measured: Measured) -> str:
-    """One ratio, in words."""
-    times = "the instructions" if measured.unit == "instructions" else "the time"
-    said = f"float32 takes {measured.ratio:.2f} times {times} of int8"
-    return f"one ratio, measured on {measured.device} ({measured.engine}): {said}"
-
-
-def timed(layout: Layout, prices: Prices, measured: LayerTimes) -> Times:
-    """The times of layers that the operators of both files name.
-
-    A multiply-accumulate of the other layers takes as long as one of these, on average.
-    """
-    int8, real = (
-        {
-            node.name or "": ns
-            for node in layers(layout)
-            if (ns := _time_of(node, layout, by_name)) is not None
-        }
-        for by_name in (measured.int8_ns, measured.float32_ns)
-    )
-    known = int8.keys() & real.keys()
-    units = {node.name or "": prices.units(_work(node), Numbers.INT8) for node in layers(layout)}
-    taken_ns, counted = sum(int8[layer] for layer in known), sum(units[layer] for layer in known)
-    unit_ns = max(taken_ns, 1.0) / max(counted, 1.0)
-    others_ns = (sum(units.values()) - counted) * unit_ns
-    return Times(
-        int8_ns={layer: int8[layer] for layer in known},
-        float32_ns={layer: real[layer] for layer in known},
-        unit_ns=unit_ns,
-        byte_ns=_byte_ns(layout, measured.conversions_ns) or MACS_PER_BYTE * unit_ns,
-        rest_ns=max(measured.latency_ns - taken_ns - others_ns, 0.0),
-    )
-
-
-def _time_of(node: ir.Node, layout: Layout, by_name: Mapping[str, float]) -> float | None:
-    """What the operators that compute a layer took, with an activation that it absorbed; None for none."""
-    values = (node.outputs[0].name, layout.output_of(node).name)
-    found = [by_name[name] for name in {node.name, *values} if name is not None and name in by_name]
-    return sum(found) if found else None
-
-
-def _byte_ns(layout: Layout, conversions_ns: Sequence[float]) -> float:
-    """By the conversions at the ends of a file that has no others; 0 where that cannot be told."""
-    ends = [*layout.graph.inputs, *layout.graph.outputs]
-    moved = sum(elements_of(value) or 0 for value in ends) * (BYTES[Numbers.INT8] + BYTES[Numbers.FLOAT32])
-    return sum(conversions_ns) / moved if moved and len(conversions_ns) == len(ends) else 0.0
-
-
 def fitted(layout: Layout, found: Sequence[Group], ratio: float) -> Prices:
     """The prices by which float32 throughout costs `ratio` times int8 throughout, as it was measured.
 
@@ -169,20 +101,24 @@ class Pricing:
 
     The times of layers add up; where they are not known, multiply-accumulates and the bytes of activations
     do (Williams et al. 2009, "Roofline", with a sum for the maximum). A value that is read or written in
-    other numbers than its home is converted once more.
+    other numbers than its home is converted once more; the file takes and gives reals unless it is pinned.
+
+    Attributes:
+        plain: the price of int8 throughout, in nanoseconds or multiply-accumulates.
     """
 
     def __init__(self, layout: Layout, found: Sequence[Group], prices: Prices) -> None:
         self._prices = prices
         self._groups = found
-        self._work = {node.name or "": _work(node) for node in layers(layout)}
+        self._work = {node.name or "": work_of(node) for node in layers(layout)}
         values = [*layout.graph.inputs, *(output for node in layout.graph for output in node.outputs)]
         self._elements = {value.name or "": elements_of(value) or 0 for value in values}
-        self._plain = self._total({})
+        self._outputs = {value.name or "" for value in layout.graph.outputs}
+        self.plain = self._total({})
 
     def of(self, assignment: Assignment) -> float:
         """The price in units of the all-int8 network's."""
-        return self._total(assignment) / self._plain
+        return self._total(assignment) / self.plain
 
     def _total(self, assignment: Assignment) -> float:
         layers_ = sum(
@@ -203,8 +139,20 @@ class Pricing:
             for value, numbers in () if group.constant else wanted:
                 if numbers is not home:
                     yield self._elements.get(value, 0) * (BYTES[numbers] + BYTES[home])
+            if home is not Numbers.FLOAT32 and not group.pinned:
+                yield from (
+                    self._elements.get(value, 0) * (BYTES[Numbers.FLOAT32] + BYTES[home])
+                    for value in self._ends(group)
+                )
+
+    def _ends(self, group: Group) -> Iterator[str]:
+        """What comes from outside or goes there."""
+        if not group.writers and not group.constant:
+            yield group.values[0]
+        yield from (value for value in group.values if value in self._outputs)
 
 
-def _work(node: ir.Node) -> Work:
+def work_of(node: ir.Node) -> Work:
+    """What a layer computes and moves, at batch 1."""
     values = (*data_inputs(node), node.outputs[0])
     return Work(macs_of(node) or 0, sum(elements_of(value) or 0 for value in values))
