@@ -114,7 +114,8 @@ class MixPointFigure:
     """One assignment of numbers to layers, tried on calibration samples in simulation.
 
     Attributes:
-        price: operations in units of the all-int8 network's, weighted by what the target takes for them.
+        price: a prediction in units of the all-int8 network's: of time where layers were timed on the target,
+            otherwise of operations, weighted by what the target takes for them.
         int16_layers, float32_layers: how many layers are finer than int8.
         sqnr_db, divergence: of the output; the Kullback-Leibler divergence of the softmax, in nats.
         agreement, top1: shares of samples; None where the output is no vector of classes, or without labels.
@@ -160,11 +161,13 @@ class MixtureFigure:
         points: the Pareto front and what else was tried, in order of price.
         layers: the most harmful first; none where int8 throughout was good enough.
         words: what was done about the worst of them, and what it gained.
+        prices: where the prices of layers come from, in words.
     """
 
     points: tuple[MixPointFigure, ...]
     layers: tuple[MixLayerFigure, ...]
     words: tuple[str, ...] = ()
+    prices: str = ""
 
 
 @dataclass(frozen=True)

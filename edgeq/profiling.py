@@ -25,6 +25,7 @@ from edgeq.runs import Run, save_run
 from edgeq.workspace import Workspace, new_id
 
 if TYPE_CHECKING:
+    from edgeq.measure.operators import Step
     from edgeq.ondevice.derive import Subject
 
 POWER_WINDOW_S = 10.0
@@ -231,9 +232,19 @@ def _derive(
         preprocess=None if request.preprocess is None else request.preprocess.name,
         macs=_macs(request),
         power=request.options.power,
+        steps=_steps(request) if request.options.per_op else {},
     )
     figures = derive(subject, trace, lambda digest: session.blob(trace.job, digest))
     return Run(trace.job, str(request.artifact.folder.resolve()), figures, trace)
+
+
+def _steps(request: Request) -> dict[str, tuple[Step, ...]]:
+    """The operators of every TFLite file, in order."""
+    from edgeq.formats import tflite
+    from edgeq.measure.operators import Step
+
+    files = (file for file in request.artifact.models if file.format is Format.TFLITE)
+    return {file.name: tuple(Step(*step) for step in tflite.steps(file.path)) for file in files}
 
 
 def _macs(request: Request) -> int | None:

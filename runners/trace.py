@@ -164,11 +164,20 @@ class Window:
 
 @dataclass(frozen=True)
 class OpTime:
-    """Total time of one operator over `calls` calls, as the runtime's own profiler tells it."""
+    """Total time of one operator over `calls` calls, as the runtime's own profiler tells it.
+
+    Attributes:
+        position: its place among the operators of one inference, where names are those of kernels alone
+            (LiteRT); None where the runtime names nodes, or tells no order.
+        median_ns: of single calls, which other work on the device moves less than the total; None in traces
+            from before it was told.
+    """
 
     name: str
     calls: int
     total_ns: int
+    position: int | None = None
+    median_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ _EXAMPLES = (
     "--measured",
     type=RUN,
     metavar="RUN",
-    help="A run of this model's float and INT8 files on the target: what float32 layers cost there.",
+    help="A run of this model's float and INT8 files on the target: what float32 costs there, layer by layer "
+    "if profiled with --per-op.",
 )
 @click.option(
     "--executor",

@@ -92,8 +92,9 @@ def convert(  # noqa: PLR0913  the options of the command line, all by keyword
             int8 shall bring about, at the least price.
         max_drop: likewise the most points of top-1 accuracy that may be lost; needs labels.
         executor: where that search runs: processes, threads, dask://HOST:PORT, or any executor.
-        measured: a run of this model's float and INT8 files on the target: what float32 costs there. Without
-            it operations count, weighted by the device profile.
+        measured: a run of this model's float and INT8 files on the target: what float32 costs there, layer
+            by layer where it was profiled per operator. Without it operations count, weighted by the device
+            profile.
         input_shapes: input name ("" for the only one) → its whole shape, where the model leaves dimensions
             open; -1 in front leaves the batch open.
 
@@ -238,13 +239,16 @@ def _without_search(quantized: Quantized, recipe: Recipe) -> Quantized:
 
 def _prices(quantized: Quantized, request: Request) -> Prices:
     """What multiply-accumulates cost on the target: by measured time, by its peaks, or as usual."""
-    from edgeq.quantize.precision.mixture import fitted_prices
+    from edgeq.quantize.precision.mixture import measured_prices
     from edgeq.quantize.precision.price import Prices
 
-    if request.float_ratio is not None:
-        return fitted_prices(quantized, request.recipe, request.float_ratio)
+    if request.measured is not None:
+        return measured_prices(quantized, request.recipe, request.measured)
     peak = request.target.peak
-    return Prices() if peak is None else Prices(peak.int8_macs_per_cycle / peak.float32_macs_per_cycle)
+    if peak is None:
+        return Prices()
+    ratio = peak.int8_macs_per_cycle / peak.float32_macs_per_cycle
+    return Prices(ratio, source=f"operations, weighted by the peaks of {request.target.name}")
 
 
 class _Stopwatch:

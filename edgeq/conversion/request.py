@@ -15,7 +15,8 @@ from edgeq.errors import UsageError
 from edgeq.figures import Format
 from edgeq.formats.input_shapes import Shapes
 from edgeq.measure.figures import RunFigures
-from edgeq.measure.ratio import float_ratio
+from edgeq.measure.layers import Measured
+from edgeq.measure.layers import measured as measured_by
 from edgeq.quantize.dialect import IoType, WeightGranularity
 from edgeq.quantize.recipe import Recipe, Rounding
 from edgeq.samples.preprocess import Preprocess, load_preprocess
@@ -33,7 +34,7 @@ class Request:
         executor: where a search for finer numbers runs.
         closely: whether each layer is looked at by itself.
         ranked: whether the effect of each layer on the network's output is measured.
-        float_ratio: the time of float32 in units of int8's, where it was measured on the target.
+        measured: what float32 and int8 take on the target, where that was measured.
         input_shapes: of inputs that the model leaves open.
     """
 
@@ -48,7 +49,7 @@ class Request:
     executor: str | Executor
     closely: bool
     ranked: bool = False
-    float_ratio: float | None = None
+    measured: Measured | None = None
     input_shapes: Shapes = field(default_factory=dict)
 
 
@@ -87,7 +88,7 @@ def make_request(  # noqa: PLR0913  the options of the command line, all by keyw
         labels_from=labels_from,
         executor=executor,
         closely=wanted.rounding is Rounding.OPTIMAL,
-        float_ratio=None if measured is None else float_ratio(measured),
+        measured=None if measured is None else measured_by(measured),
         input_shapes=input_shapes,
     )
 

@@ -144,6 +144,7 @@ def _mixture(found: Found) -> MixtureFigure:
         points=tuple(_point(point, chosen=point is found.chosen) for point in found.points),
         layers=tuple(MixLayerFigure(**vars(layer)) for layer in found.layers),
         words=explained(found),
+        prices=found.prices,
     )
 
 

@@ -169,12 +169,20 @@ class AccuracyFigure:
 
 @dataclass(frozen=True)
 class OpFigure:
-    """One operator as the runtime's own profiler tells it: mean time and its share of the sum."""
+    """One operator as the runtime's own profiler tells it: mean time and its share of the sum.
+
+    Attributes:
+        name: of the kernel; ONNX Runtime's with the name of its node.
+        median_ns: per inference, from the median of single calls; None in runs from before it was told.
+        layer: the node or value of the model file that it computes; "" where the profiler does not tell.
+    """
 
     name: str
     calls: int
     mean_ns: float
     share: float
+    layer: str = ""
+    median_ns: float | None = None
 
 
 @dataclass(frozen=True)

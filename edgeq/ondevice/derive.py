@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,10 @@ from edgeq.measure.figures import (
     VariantFigures,
 )
 from edgeq.measure.latency import latency, speed_up
-from edgeq.measure.operators import operators
+from edgeq.measure.operators import Step, by_name, by_place, operators
 from edgeq.measure.roofline import roofline
 from edgeq.ondevice.jobs import Planned
-from edgeq.runners.trace import OutputBlob, Status, Trace, VariantTrace
+from edgeq.runners.trace import EngineKind, OutputBlob, Status, Trace, VariantTrace
 
 Outputs = NDArray[np.float64]
 
@@ -42,6 +42,8 @@ class Subject:
         samples: labelled or unlabelled samples that ran through every variant; 0 for none.
         macs: multiply-accumulates per sample of the float graph, where they could be counted.
         power: whether energy was asked for.
+        steps: model file → its operators and what each gives, in order; of TFLite files, whose runtime
+            profiles kernels by their place alone.
     """
 
     artifact: str
@@ -53,6 +55,7 @@ class Subject:
     preprocess: str | None = None
     macs: int | None = None
     power: bool = False
+    steps: Mapping[str, Sequence[Step]] = field(default_factory=dict)
 
 
 def derive(subject: Subject, trace: Trace, blob: Callable[[str], bytes]) -> RunFigures:
@@ -163,9 +166,15 @@ def _variant(
         energy=_energy(subject, trace, seen),
         cost=cost(seen.instructions, seen.instructions_unavailable),
         accuracy=accuracies.get(seen.name),
-        ops=operators(seen.ops),
+        ops=operators(seen.ops, _layers(subject, one, seen)),
         roofline=_roofline(subject, one, seen),
     )
+
+
+def _layers(subject: Subject, one: Planned, seen: VariantTrace) -> tuple[str, ...]:
+    if one.variant.engine is EngineKind.ONNXRUNTIME:
+        return by_name(seen.ops)
+    return by_place(seen.ops, subject.steps.get(one.file.name, ()))
 
 
 def _energy(subject: Subject, trace: Trace, seen: VariantTrace) -> EnergyFigure | Unavailable | None:

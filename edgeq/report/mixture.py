@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from edgeq.figures import MixLayerFigure, MixPointFigure, MixtureFigure
 
 _POINTS_CAPTION = (
-    "Price: operations in units of int8 throughout, weighted by what the target takes for them. SQNR, "
-    "divergence (Kullback-Leibler, of the softmax) and agreement are simulated, on calibration samples."
+    "Price: a prediction in units of int8 throughout ({prices}). SQNR, divergence (Kullback-Leibler, of the "
+    "softmax) and agreement are simulated, on calibration samples."
 )
 
 _LAYERS_CAPTION = (
@@ -28,7 +28,9 @@ def mixture_blocks(mixture: MixtureFigure | None) -> tuple[Table | Bars | Items,
     heads = columns(
         "Written", ">Price", ">float32", ">int16", ">SQNR", ">+Divergence", ">Agreement", ">Top-1"
     )
-    table = Table(heads, tuple(_point_row(point) for point in mixture.points), _POINTS_CAPTION)
+    rows = tuple(_point_row(point) for point in mixture.points)
+    caption = _POINTS_CAPTION.format(prices=mixture.prices or "operations")
+    table = Table(heads, rows, caption)
     chart = Bars("SQNR of the output at each price", tuple(_bar(point) for point in mixture.points))
     return (table, chart, Items(mixture.words)) if mixture.words else (table, chart)
 

@@ -212,13 +212,14 @@ def operators(variant: VariantFigures) -> Section:
     if not variant.ops:
         return Section("", ())
     rows = tuple(_operator_row(op) for op in sorted(variant.ops, key=lambda op: -op.mean_ns))
-    table = Table(columns("Operator", ">Calls", ">Time per inference", ">Share"), rows)
+    table = Table(columns("Operator", "Layer", ">Calls", ">Time per inference", ">Share"), rows)
     return Section(f"Operators of {variant.name}", (table,), detail=True)
 
 
 def _operator_row(op: OpFigure) -> tuple[Cell, ...]:
     return (
         Cell(op.name),
+        Cell(op.layer),
         number(count(op.calls), op.calls),
         number(duration(op.mean_ns), op.mean_ns),
         number(percent(op.share), op.share),

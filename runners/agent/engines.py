@@ -6,9 +6,12 @@ import gc
 import math
 import os
 import time
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 Shape = Tuple[int, ...]
+
+OpCall = Tuple[str, Optional[int], int]
+"""Operator, its place among those of one inference where that alone tells nodes apart, nanoseconds."""
 """Dimensions; -1 stands for an open one."""
 
 ITEM_BYTES = {
@@ -65,8 +68,8 @@ class Engine:
         """The outputs of the latest inference, C order."""
         raise NotImplementedError
 
-    def op_times(self) -> List[Tuple[str, int]]:
-        """Ends profiling: one (operator, nanoseconds) per operator call of all inferences since loading."""
+    def op_times(self) -> List[OpCall]:
+        """Ends profiling: one entry per operator call of all inferences since loading."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -158,10 +161,19 @@ def relative_change(values: Sequence[float]) -> float:
     return slope * (count - 1) / mean if mean else 0.0
 
 
-def totals(calls: Sequence[Tuple[str, int]]) -> List[Tuple[str, int, int]]:
-    """Operator calls summed up: operator, calls and nanoseconds, slowest first."""
-    found: Dict[str, Tuple[int, int]] = {}
-    for name, spent in calls:
-        count, total = found.get(name, (0, 0))
-        found[name] = count + 1, total + spent
-    return sorted(((n, k, t) for n, (k, t) in found.items()), key=lambda op: -op[2])
+def totals(calls: Sequence[OpCall]) -> List[Dict[str, Any]]:
+    """Operator calls summed up, slowest first: what a trace holds of them (OpTime)."""
+    found: Dict[Tuple[str, Optional[int]], List[int]] = {}
+    for name, position, spent in calls:
+        found.setdefault((name, position), []).append(spent)
+    told = [
+        {
+            "name": name,
+            "calls": len(spent),
+            "total_ns": sum(spent),
+            "position": position,
+            "median_ns": sorted(spent)[len(spent) // 2],
+        }
+        for (name, position), spent in found.items()
+    ]
+    return sorted(told, key=lambda op: -op["total_ns"])

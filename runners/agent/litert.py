@@ -11,9 +11,9 @@ import math
 import mmap
 import struct
 import time
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .engines import ITEM_BYTES, Engine, EngineError, Shape, Tensor
+from .engines import ITEM_BYTES, Engine, EngineError, OpCall, Shape, Tensor
 from .native import KINDS, Api, open_library
 
 GUARD = "LiteRtCompiledModelIsNonCpuFullyAccelerated"
@@ -92,6 +92,7 @@ EVENT_STRUCT = struct.Struct(
     "Pi4xQQ6N2Qi4x"
 )  # ProfiledEventData: tag, kind, start, elapsed in us, memory, ids
 OPERATOR_EVENTS = (2, 4, 8)
+INFERENCE_EVENT = "Invoke"
 CPU, PER_TENSOR, READ, WRITE = 1, 1, 0, 1
 
 
@@ -134,14 +135,23 @@ class LiteRt(Engine):
         sizes = [ITEM_BYTES[t.dtype] * math.prod(s) for t, s in zip(self.outputs, self.output_shapes)]
         return [self._locked(b, READ, size) for b, size in zip(self._buffers[1], sizes)]
 
-    def op_times(self) -> List[Tuple[str, int]]:
-        """The runtime's operator events: kernel kinds, whole microseconds, no layer names."""
+    def op_times(self) -> List[OpCall]:
+        """The runtime's operator events: kernel kinds, whole microseconds, no layer names but the order."""
         self._api.call("StopProfiler", self._profiler)
         count = self._api.get("GetNumProfilerEvents", self._profiler, kind=c.c_int)
         raw = c.create_string_buffer(EVENT_STRUCT.size * max(count, 1))
         self._api.call("GetProfilerEvents", self._profiler, count, raw)
         events = EVENT_STRUCT.iter_unpack(raw.raw[: EVENT_STRUCT.size * count])
-        return [(c.string_at(e[0]).decode(), e[3] * 1000) for e in events if e[1] in OPERATOR_EVENTS]
+        found: List[OpCall] = []
+        place: Optional[int] = None
+        for tag, kind, _, elapsed_us, *_ in events:
+            name = c.string_at(tag).decode()
+            if name == INFERENCE_EVENT:
+                place = 0
+            elif kind in OPERATOR_EVENTS:
+                found.append((name, place, elapsed_us * 1000))
+                place = None if place is None else place + 1
+        return found
 
     def close(self) -> None:
         """Gives back buffers, compiled model, model and environment."""

@@ -12,7 +12,7 @@ import os
 import time
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from .engines import ITEM_BYTES, Engine, EngineError, Shape, Tensor
+from .engines import ITEM_BYTES, Engine, EngineError, OpCall, Shape, Tensor
 from .native import KINDS, Api, open_library
 
 TABLE_VERSION = 12
@@ -128,8 +128,8 @@ class OnnxRuntime(Engine):
             self.output_shapes.append(shape)
         return found
 
-    def op_times(self) -> List[Tuple[str, int]]:
-        """The kernels' times out of the session's own profile, whole microseconds."""
+    def op_times(self) -> List[OpCall]:
+        """The kernels' times out of the session's own profile, whole microseconds; names are the nodes'."""
         import json
 
         with open(self._text("SessionEndProfiling", self._session), encoding="utf-8") as file:
@@ -137,7 +137,9 @@ class OnnxRuntime(Engine):
         os.remove(file.name)
         suffix = "_kernel_time"
         kernels = (e for e in events if e.get("cat") == "Node" and e["name"].endswith(suffix))
-        return [(e["args"]["op_name"] + " " + e["name"][: -len(suffix)], e["dur"] * 1000) for e in kernels]
+        return [
+            (e["args"]["op_name"] + " " + e["name"][: -len(suffix)], None, e["dur"] * 1000) for e in kernels
+        ]
 
     def close(self) -> None:
         """Gives back values, session and environment."""

@@ -225,8 +225,7 @@ class Run:
             try:
                 target = os.path.join(self._folder, "profile-%d" % index)
                 child.ask("load", **self._loading(variant, target))
-                ops = child.ask("profile", inferences=inferences)["ops"]
-                trace["ops"] = [{"name": n, "calls": k, "total_ns": t} for n, k, t in ops]
+                trace["ops"] = child.ask("profile", inferences=inferences)["ops"]
             except VariantFailed as error:
                 trace["reason"] = "no per-operator times: %s" % error
             finally:

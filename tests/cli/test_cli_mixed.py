@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import onnx
 import pytest
 from small_models import small_classifier
+
+from edgeq.runners.trace import Timing
 
 
 @pytest.fixture
@@ -146,3 +149,50 @@ def test_inspect_without_data_knows_the_grids_alone(edgeq, model):
     result = edgeq("inspect", model)
     assert result.exit_code == 0, result.output
     assert "Without data only the grids are known" in result.stdout
+
+
+@pytest.fixture
+def moments(corner, monkeypatch):
+    """The device `local` below this corner; measuring takes moments."""
+    monkeypatch.setenv("EDGEQ_HOME", str(corner / "device"))
+    monkeypatch.setattr("edgeq.profiling.QUICK", Timing(20, 0.1, 1.0, rounds=2))
+
+
+def prices_of(edgeq, model, recipe, *options):
+    finer = recipe('base = "fast"\naim_db = 50\n')
+    told = convert(edgeq, model, "--recipe", finer, "--out", "finer", "--json", *options)
+    assert told.exit_code == 0, told.output
+    figures = json.loads(told.stdout)["figures"]
+    assert f"prices of layers: {figures['mixture']['prices']}" in figures["steps"]
+    return figures["mixture"]["prices"]
+
+
+def test_prices_are_measured_on_the_device(edgeq, model, recipe, moments):
+    """Both runtimes name every layer but the sum, which ONNX Runtime's float convolution takes in."""
+    assert convert(edgeq, model, "--recipe", "fast").exit_code == 0
+    assert prices_of(edgeq, model, recipe) == "operations"
+    assert edgeq("profile", "build/small", "--device", "local", "--per-op").exit_code == 0
+    told = prices_of(edgeq, model, recipe, "--min-agreement", "1", "--measured", "latest")
+    assert re.fullmatch(
+        r"measured per layer on local \((litert\), 6 of 6|onnxruntime\), [56] of 6) layers", told
+    )
+    assert edgeq("profile", "build/small", "--device", "local").exit_code == 0
+    told = prices_of(edgeq, model, recipe, "--measured", "latest")
+    assert re.match(r"one ratio, measured on local \(\w+\): float32 takes \d\.\d\d times the time", told)
+
+
+def test_a_run_of_another_model_gives_no_prices_of_layers(edgeq, model, recipe, moments):
+    other = small_classifier()
+    for node in other.graph.node:
+        node.name = f"other_{node.name}"
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name not in {one.name for one in (*other.graph.initializer, *other.graph.input)}:
+                    names[index] = f"other_{name}"
+    other.graph.output[0].name = f"other_{other.graph.output[0].name}"
+    onnx.save(other, model.parent / "other.onnx")
+    assert convert(edgeq, model.parent / "other.onnx", "--recipe", "fast").exit_code == 0
+    assert edgeq("profile", "build/other", "--device", "local", "--per-op").exit_code == 0
+    told = prices_of(edgeq, model, recipe, "--measured", "latest")
+    assert told.startswith("one ratio, measured on local")
+    assert told.endswith("whose operators name 0 of the 6 layers of this model")

@@ -11,11 +11,13 @@ import pytest
 from residual_net import LAYERS, residual_net, samples
 
 from edgeq.errors import UsageError
+from edgeq.measure.layers import LayerTimes, Measured
 from edgeq.quantize import Recipe, quantize
 from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.precision.budget import Search
 from edgeq.quantize.precision.executors import Pool, open_pool
 from edgeq.quantize.precision.homes import groups, layout_of
+from edgeq.quantize.precision.measured import priced
 from edgeq.quantize.precision.mixed import lift
 from edgeq.quantize.precision.mixture import explained, searched
 from edgeq.quantize.precision.price import Prices, Pricing, fitted
@@ -106,6 +108,77 @@ def test_prices_fit_a_measured_ratio(plain, ratio):
     pricing = Pricing(layout, found, fitted(layout, found, ratio))
     assert pricing.of(dict.fromkeys(LAYERS, Numbers.FLOAT32)) == pytest.approx(max(ratio, 1.0), rel=0.4)
     assert pricing.of({}) == 1.0
+
+
+INT8_NS = {
+    "stem": 9.0,
+    "expand": 6.0,
+    "dw": 5.0,
+    "project": 6.0,
+    "add": 2.0,
+    "again": 4.0,
+    "add2": 2.0,
+    "pool": 1.0,
+}
+FLOAT_NS = {"stem_relu": 20.0, "expand_clip": 14.0, "dw_relu": 6.0, "project": 13.0, "sum": 3.0, "again": 9.0}
+FLOAT_NS |= {"add2": 1.0, "pooled": 1.0, "head": 5.0}
+
+
+def measured(int8_ns=INT8_NS, conversions_ns=(0.5, 0.5)):
+    return Measured("board", "litert", "time", 2.0, LayerTimes(int8_ns, FLOAT_NS, conversions_ns, 50.0))
+
+
+def priced_net(plain, seen):
+    layout = layout_of(plain.graph, plain.plan, PLAIN)
+    found = groups(layout, PLAIN)
+    prices = priced(layout, found, seen)
+    return prices, Pricing(layout, found, prices)
+
+
+def test_layers_cost_what_they_took(plain):
+    """The ends hold 3·8·8 + 5 numbers, each read as one kind and written as the other: 985 bytes, 1 ns."""
+    prices, pricing = priced_net(plain, measured())
+    assert prices.source == "measured per layer on board (litert), 8 of 9 layers"
+    byte_ns = 1.0 / 985
+    # What is left of 50 ns: 35 in layers, 1 in conversions, and the head's 6·5 products and 11 numbers at
+    # the others' rate per product and byte.
+    products = 64 * (27 * 6 + 6 * 12 + 9 * 12 + 12 * 6 + 6 * 6)
+    moved = 64 * ((3 + 6) + (6 + 12) + (12 + 12) + (12 + 6) + 3 * 6 + (6 + 6) + 3 * 6) + 64 * 6 + 6
+    unit_ns = 35.0 / (products + 4 * moved)
+    assert prices.times.unit_ns == pytest.approx(unit_ns)
+    assert prices.times.rest_ns == pytest.approx(50.0 - 35.0 - 1.0 - unit_ns * (30 + 4 * 11))
+    # The depthwise layer reads int8 and gives int8: 768 numbers are converted on either side.
+    assert pricing.of({"dw": Numbers.FLOAT32}) == pytest.approx((50.0 + 1.0 + 2 * 768 * 5 * byte_ns) / 50.0)
+    # A float stem takes the input as it is; its result lives in float, and both its readers take copies.
+    stem_ns = 20.0 - 9.0 - 192 * 5 * byte_ns + 384 * 5 * byte_ns
+    assert pricing.of({"stem": Numbers.FLOAT32}) == pytest.approx((50.0 + stem_ns) / 50.0)
+    assert pricing.of({}) == 1.0
+
+
+def test_conversions_inside_the_file_tell_no_price_of_bytes(plain):
+    prices, _ = priced_net(plain, measured(conversions_ns=(0.5, 0.5, 3.0)))
+    assert prices.times.byte_ns == pytest.approx(4 * prices.times.unit_ns)
+
+
+def test_the_times_of_another_model_are_one_ratio(plain):
+    prices, pricing = priced_net(plain, measured({"stem": 1.0, "other": 5.0}))
+    assert prices.source.startswith(
+        "one ratio, measured on board (litert): float32 takes 2.00 times the time"
+    )
+    assert prices.source.endswith("whose operators name 1 of the 9 layers of this model")
+    everything = dict.fromkeys(LAYERS, Numbers.FLOAT32)
+    _, by_ratio = priced_net(plain, replace(measured(), layers=None))
+    assert pricing.of(everything) == by_ratio.of(everything)
+
+
+def test_prices_are_no_effects(plain, pool, tmp_path):
+    """Under other prices the search asks for nothing that it knows."""
+    recipe = replace(PLAIN, aim_db=60.0)
+    prices, _ = priced_net(plain, measured())
+    for given in (Prices(), prices):
+        laboratory = Laboratory(bench(plain, recipe=recipe), pool, tmp_path)
+        Search(plain.graph, plain.reference, plain.plan, recipe, given).rank(laboratory)
+        pool = Pool(Forbidden())
 
 
 def test_int8_throughout_is_kept_where_it_is_good_enough(plain, pool):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeq.runners.agent.engines import EngineError, measure, relative_change, totals, warm_up
 from edgeq.runners.agent.feeds import LIMITS, Feed, pack_quantized
+from edgeq.runners.trace import OpTime
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 REALS = st.floats(-1e4, 1e4, width=32)
@@ -159,4 +160,9 @@ def test_relative_change_is_the_least_squares_line(values: list[float]) -> None:
 
 
 def test_operator_totals() -> None:
-    assert totals([("a", 3), ("b", 9), ("a", 4)]) == [("b", 1, 9), ("a", 2, 7)]
+    calls = [("a", None, 3), ("b", 0, 99), ("a", None, 40), ("b", 1, 1), ("a", None, 4)]
+    assert [OpTime(**one) for one in totals(calls)] == [
+        OpTime("b", 1, 99, 0, 99),
+        OpTime("a", 3, 47, None, 4),
+        OpTime("b", 1, 1, 1, 1),
+    ]

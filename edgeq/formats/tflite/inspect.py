@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,7 @@ _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
 _FLOAT32 = 0
 _LEAST_BYTES = 8  # up to the file's identifier
 _BOUNDARY = frozenset({"QUANTIZE", "DEQUANTIZE"})
+_NUMBERS = re.compile(r"/(int8|int16|float32)$")
 
 
 class Sizes(NamedTuple):
@@ -37,6 +39,17 @@ def count_operators(path: Path) -> Counter[str]:
     """Operator name → how many the file holds."""
     model = _load(path)
     return Counter(_name(model, operator) for operator in _operators(model))
+
+
+def steps(path: Path) -> tuple[tuple[str, str], ...]:
+    """Operator and the value that it gives (the first), in the order of the file.
+
+    Of a value in other numbers than those it is called by (`value/int8`), the name of the value alone.
+    """
+    model = _load(path)
+    graph = model.Subgraphs(0)
+    found = ((_name(model, one), graph.Tensors(one.Outputs(0)).Name().decode()) for one in _operators(model))
+    return tuple((kind, _NUMBERS.sub("", tensor)) for kind, tensor in found)
 
 
 def float_operators(path: Path) -> Counter[str]:

@@ -76,12 +76,14 @@ class Found:
         points: the tried ones in order of price.
         chosen: one of them.
         layers: every layer, the most harmful first; none where int8 throughout is good enough.
+        prices: where the prices of layers come from, in words.
     """
 
     mixed: Mixed
     points: tuple[Point, ...]
     chosen: Point
     layers: tuple[LayerEffect, ...]
+    prices: str = ""
 
 
 class Search:
@@ -101,6 +103,7 @@ class Search:
         self._groups = groups(self._layout, recipe)
         self._layers = layers(self._layout)
         self._recipe = recipe
+        self._prices = prices.source
         self._pricing = Pricing(self._layout, self._groups, prices)
 
     def find(
@@ -127,7 +130,7 @@ class Search:
             )
         (plain,) = self._points([Step({}, 1.0, 0.0)], laboratory, progress)
         if plain.good:
-            return Found(lift(*self._network, {}), (plain,), plain, ())
+            return Found(lift(*self._network, {}), (plain,), plain, (), self._prices)
         forecast = self._forecast(laboratory, progress)
         moves = candidates([node.name or "" for node in self._layers], self._groups, self._recipe.finer)
         path = list(ascend(forecast, self._pricing, moves, self._limit))
@@ -140,6 +143,7 @@ class Search:
             points=tuple(sorted(points, key=_price)),
             chosen=chosen,
             layers=self._ranked(forecast, chosen.step),
+            prices=self._prices,
         )
 
     def rank(self, laboratory: Laboratory, progress: Progress = SILENT) -> Found:

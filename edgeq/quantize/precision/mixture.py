@@ -11,16 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.measure.layers import Measured
 from edgeq.progress import SILENT, Progress
 from edgeq.quantize.correct import affordable, correct_biases
 from edgeq.quantize.dialect import Numbers
 from edgeq.quantize.parts import Samples
 from edgeq.quantize.pipeline import Quantized
-from edgeq.quantize.precision.budget import Found, LayerEffect, Search
+from edgeq.quantize.precision.budget import Found, LayerEffect, Point, Search
 from edgeq.quantize.precision.executors import open_pool
 from edgeq.quantize.precision.homes import Assignment, groups, layout_of, named_layers
+from edgeq.quantize.precision.measured import priced
 from edgeq.quantize.precision.mixed import Mixed, lift
-from edgeq.quantize.precision.price import Prices, fitted
+from edgeq.quantize.precision.price import Prices
 from edgeq.quantize.precision.trials import Bench, Laboratory, cache_folder
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.search import output_sqnr_db
@@ -60,7 +62,7 @@ def searched(
         quantized: of int8 layers alone, made by this recipe but for the correction of biases, which would
             make up for errors that finer layers do not have; it is not changed.
         samples: of the calibration.
-        prices: of a multiply-accumulate on the target.
+        prices: of layers on the target.
         executor: processes, threads, dask://HOST:PORT, or any executor.
 
     Raises:
@@ -71,12 +73,12 @@ def searched(
     bench = _bench(quantized, samples, recipe)
     with open_pool(executor) as pool:
         found = Search(*network, recipe, prices).find(Laboratory(bench, pool, cache_folder()), progress)
-    mixed, steps = found.mixed, [_told(found)]
+    mixed, steps = found.mixed, [f"prices of layers: {prices.source}", _told(found, prices.unit)]
     if recipe.correction:
         progress.stage("correct")
         mixed, said = corrected(mixed, bench.samples)
         steps += said
-    return _quantized(mixed, steps, tuple(_short(found, recipe.aim_db))), found
+    return _quantized(mixed, steps, tuple(_short(found, recipe.aim_db, prices.unit))), found
 
 
 def corrected(mixed: Mixed, samples: Sequence[Arrays]) -> tuple[Mixed, tuple[str, ...]]:
@@ -116,10 +118,10 @@ def ranked(
         return Search(*network, recipe, Prices()).rank(Laboratory(bench, pool, cache_folder()), progress)
 
 
-def fitted_prices(quantized: Quantized, recipe: Recipe, ratio: float) -> Prices:
-    """The prices by which float32 throughout costs `ratio` times int8 throughout."""
+def measured_prices(quantized: Quantized, recipe: Recipe, measured: Measured) -> Prices:
+    """The prices that a run on the target has shown."""
     layout = layout_of(quantized.graph, quantized.plan, recipe)
-    return fitted(layout, groups(layout, recipe), ratio)
+    return priced(layout, groups(layout, recipe), measured)
 
 
 def _bench(quantized: Quantized, samples: Labelled, recipe: Recipe) -> Bench:
@@ -151,25 +153,31 @@ def _quantized(mixed: Mixed, steps: Sequence[str], notes: Sequence[str] = ()) ->
     return Quantized(mixed.graph, mixed.reference, plan)
 
 
-def _told(found: Found) -> str:
+def _told(found: Found, unit: str) -> str:
     """What the search did, in words."""
     chosen, plain = found.chosen, found.points[0]
     if not found.chosen.step.assignment:
         return f"int8 throughout reaches {chosen.effect.sqnr_db:.1f} dB: no layer needs finer numbers"
     return (
         f"{_counted(chosen.step.assignment)}: {plain.effect.sqnr_db:.1f} → {chosen.effect.sqnr_db:.1f} dB at "
-        f"the output, for {chosen.step.price:.2f} times the operations of int8 throughout"
+        f"the output, for {_price_said(chosen, unit)}"
     )
 
 
-def _short(found: Found, aim_db: float) -> Iterator[str]:
+def _price_said(chosen: Point, unit: str) -> str:
+    """A price in words; of anything measurable it is a prediction."""
+    predicted = "" if unit == "operations" else "a predicted "
+    return f"{predicted}{chosen.step.price:.2f} times the {unit} of int8 throughout"
+
+
+def _short(found: Found, aim_db: float, unit: str) -> Iterator[str]:
     """What the chosen network does not reach."""
     chosen = found.chosen
     yield from (f"short of what was asked for: {text}" for text in chosen.missed)
     if not chosen.aimed:
         yield (
             f"the aim of {aim_db:g} dB was not reached: max_price ends the search at "
-            f"{chosen.step.price:.2f} times the operations of int8 throughout"
+            f"{_price_said(chosen, unit)}"
         )
 
 

@@ -1,9 +1,9 @@
-"""What layers cost in each kind of numbers, in int8 multiply-accumulates, for want of a measurement."""
+"""What layers cost in each kind of numbers: measured, or in int8 multiply-accumulates for want of that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -27,15 +27,63 @@ MobileNetV2 on int16 throughout takes 437 ms, on int8 3.5 ms. Accelerators have 
 
 
 @dataclass(frozen=True)
+class Work:
+    """One layer's multiply-accumulates and the numbers that it reads and writes."""
+
+    macs: int
+    moved: int
+
+
+@dataclass(frozen=True)
+class Times:
+    """What was measured on the target; the defaults measure nothing, and count operations.
+
+    Attributes:
+        int8_ns, float32_ns: of single layers, the same in both.
+        unit_ns: of an int8 multiply-accumulate in all other layers.
+        byte_ns: of a byte that a conversion reads or writes.
+        rest_ns: of what belongs neither to a layer nor to a conversion, the runtime's call among it.
+    """
+
+    int8_ns: Mapping[str, float] = field(default_factory=dict)
+    float32_ns: Mapping[str, float] = field(default_factory=dict)
+    unit_ns: float = 1.0
+    byte_ns: float = MACS_PER_BYTE
+    rest_ns: float = 0.0
+
+    def of(self, layer: str, numbers: Numbers) -> float | None:
+        """The time of a layer; None where it was not measured."""
+        known = {Numbers.INT8: self.int8_ns, Numbers.FLOAT32: self.float32_ns}
+        return known[numbers].get(layer) if numbers in known else None
+
+
+@dataclass(frozen=True)
 class Prices:
-    """How many int8 multiply-accumulates take the time of one in other numbers."""
+    """How many int8 multiply-accumulates take the time of one in other numbers, and the layers' own times.
+
+    Attributes:
+        unit: "operations", "time" or "instructions".
+        source: where they come from, in words.
+    """
 
     float32: float = DEFAULT_RATIO
     int16: float = INT16_RATIO
+    times: Times = field(default_factory=Times)
+    unit: str = "operations"
+    source: str = "operations"
 
     def of(self, numbers: Numbers) -> float:
         """The price of one multiply-accumulate."""
         return {Numbers.INT8: 1.0, Numbers.INT16: self.int16, Numbers.FLOAT32: self.float32}[numbers]
+
+    def units(self, work: Work, numbers: Numbers) -> float:
+        """The price of a layer by its operations."""
+        return work.macs * self.of(numbers) + work.moved * BYTES[numbers] * MACS_PER_BYTE
+
+    def layer(self, layer: str, work: Work, numbers: Numbers) -> float:
+        """The price of a layer: its time, or that of its operations."""
+        measured = self.times.of(layer, numbers)
+        return self.units(work, numbers) * self.times.unit_ns if measured is None else measured
 
 
 def fitted(layout: Layout, found: Sequence[Group], ratio: float) -> Prices:
@@ -48,40 +96,37 @@ def fitted(layout: Layout, found: Sequence[Group], ratio: float) -> Prices:
     return Prices(max(1.0, 1.0 + (ratio - one) / max(two - one, 1e-9)))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One layer's multiply-accumulates and the numbers that it reads and writes."""
-
-    macs: int
-    moved: int
-
-
 class Pricing:
     """The price of any assignment of one layout.
 
-    Multiply-accumulates and the bytes of activations add up (Williams et al. 2009, "Roofline", with a sum
-    for the maximum); a value that is read or written in other numbers than its home is converted once more.
+    The times of layers add up; where they are not known, multiply-accumulates and the bytes of activations
+    do (Williams et al. 2009, "Roofline", with a sum for the maximum). A value that is read or written in
+    other numbers than its home is converted once more; the file takes and gives reals unless it is pinned.
+
+    Attributes:
+        plain: the price of int8 throughout, in nanoseconds or multiply-accumulates.
     """
 
     def __init__(self, layout: Layout, found: Sequence[Group], prices: Prices) -> None:
         self._prices = prices
         self._groups = found
-        self._work = {node.name or "": _work(node) for node in layers(layout)}
+        self._work = {node.name or "": work_of(node) for node in layers(layout)}
         values = [*layout.graph.inputs, *(output for node in layout.graph for output in node.outputs)]
         self._elements = {value.name or "": elements_of(value) or 0 for value in values}
-        self._plain = self._total({})
+        self._outputs = {value.name or "" for value in layout.graph.outputs}
+        self.plain = self._total({})
 
     def of(self, assignment: Assignment) -> float:
         """The price in units of the all-int8 network's."""
-        return self._total(assignment) / self._plain
+        return self._total(assignment) / self.plain
 
     def _total(self, assignment: Assignment) -> float:
         layers_ = sum(
-            work.macs * self._prices.of(numbers) + work.moved * BYTES[numbers] * MACS_PER_BYTE
+            self._prices.layer(layer, work, assignment.get(layer, Numbers.INT8))
             for layer, work in self._work.items()
-            for numbers in (assignment.get(layer, Numbers.INT8),)
         )
-        return float(layers_ + sum(self._conversions(assignment)) * MACS_PER_BYTE)
+        times = self._prices.times
+        return float(layers_ + sum(self._conversions(assignment)) * times.byte_ns + times.rest_ns)
 
     def _conversions(self, assignment: Assignment) -> Iterator[int]:
         """Bytes read and written by every conversion; one per value and kind of numbers."""
@@ -94,8 +139,20 @@ class Pricing:
             for value, numbers in () if group.constant else wanted:
                 if numbers is not home:
                     yield self._elements.get(value, 0) * (BYTES[numbers] + BYTES[home])
+            if home is not Numbers.FLOAT32 and not group.pinned:
+                yield from (
+                    self._elements.get(value, 0) * (BYTES[Numbers.FLOAT32] + BYTES[home])
+                    for value in self._ends(group)
+                )
+
+    def _ends(self, group: Group) -> Iterator[str]:
+        """What comes from outside or goes there."""
+        if not group.writers and not group.constant:
+            yield group.values[0]
+        yield from (value for value in group.values if value in self._outputs)
 
 
-def _work(node: ir.Node) -> _Work:
+def work_of(node: ir.Node) -> Work:
+    """What a layer computes and moves, at batch 1."""
     values = (*data_inputs(node), node.outputs[0])
-    return _Work(macs_of(node) or 0, sum(elements_of(value) or 0 for value in values))
+    return Work(macs_of(node) or 0, sum(elements_of(value) or 0 for value in values))
