@@ -38,8 +38,8 @@ class Quantized:
 
     Attributes:
         graph: the graph to write; its weights lie on the plan's grids where rounding was optimal.
-        reference: the same graph with the float model's own weights (channels scaled and mixed alike): what
-            the layers of `graph` are to be compared with.
+        reference: the same graph with the float model's own weights (channels scaled, mixed and
+            shifted alike): what the layers of `graph` are to be compared with.
         plan: the plan of both.
     """
 

@@ -32,7 +32,11 @@ PEAK_SIGMAS = 4.0
 """Standard deviations that count as a channel's peak: with equalisation's margin, 6 stay below a ReLU6."""
 
 FLOOR_SIGMAS = 6.0
-"""Standard deviations below its mean that count as a rectified channel's floor: 0.1 % of it is cut off."""
+"""Standard deviations between a rectified channel's mean and its floor, as many as its range has.
+
+The source takes 3, which cut off 0.1 %: MobileNetV2 falls from 21.3 to 20.5 dB (photographs), 4 and 6 cost it
+nothing.
+"""
 
 
 def quantize_without_data(graph: ir.Model, bounds: Bounds, recipe: Recipe) -> Quantized:
