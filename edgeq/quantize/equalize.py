@@ -94,7 +94,7 @@ def equalize(
 
 def channel_values(model: ir.Model) -> tuple[str, ...]:
     """The values whose channels `equalize` has to know."""
-    found = (value for chain in chains(model.graph) for value in chain.values if _has_grid(value))
+    found = (value for chain in chains(model.graph) for value in chain.values if has_grid(value))
     return tuple(value.name or "" for value in found)
 
 
@@ -186,7 +186,7 @@ def _divisor(chain: Chain, peaks: Mapping[str, Floats], exponent: float) -> Floa
     return np.asarray(np.maximum(amplitude / amplitude.max(), least))
 
 
-def _has_grid(value: ir.Value) -> bool:
+def has_grid(value: ir.Value) -> bool:
     """Not in front of a clip, which its producer absorbs."""
     return not any(user.op_type in ("Relu", "Clip") for user in value.consumers())
 

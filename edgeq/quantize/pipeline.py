@@ -20,7 +20,7 @@ from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
-from edgeq.quantize.scaling import Scaling, rotations, scaled, scalings
+from edgeq.quantize.scaling import Scaling, absorptions, rotations, scaled, scalings
 from edgeq.quantize.search import AT_ONCE, METHODS, Choice, best_of, output_sqnr_db
 from edgeq.quantize.simulate import rounded, simulated
 from edgeq.quantize.statistics import Statistics
@@ -39,8 +39,8 @@ class Quantized:
 
     Attributes:
         graph: the graph to write; its weights lie on the plan's grids where rounding was optimal.
-        reference: the same graph with the float model's own weights (channels scaled and mixed alike): what
-            the layers of `graph` are to be compared with.
+        reference: the same graph with the float model's own weights (channels scaled, mixed and
+            shifted alike): what the layers of `graph` are to be compared with.
         plan: the plan of both.
     """
 
@@ -85,7 +85,7 @@ def quantize(
     recipe = replace(recipe, ranges=choice.ranges)
     model, layers = scaled(prepared, parts.all, choice.scaling)
     if layers:
-        how = "scaled and mixed" if choice.scaling.rotate else "scaled"
+        how = choice.scaling.done
         steps.append(f"the output channels of {len(layers)} layers were {how} to use their grids evenly")
     progress.stage("calibrate", len(samples))
     statistics = calibrate(model, _Told(samples, progress), recipe)
@@ -107,6 +107,7 @@ def _needs_parts(recipe: Recipe) -> bool:
         recipe.equalize != 0.0
         or recipe.smooth != 0.0
         or recipe.rotate != 0.0
+        or recipe.absorb is not False
         or recipe.ranges is RangeMethod.SEARCHED
         or recipe.rounding is Rounding.OPTIMAL
         or recipe.correction
@@ -114,27 +115,28 @@ def _needs_parts(recipe: Recipe) -> bool:
 
 
 def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress) -> tuple[Choice, list[str]]:
-    """How channels are scaled and mixed and ranges found: the best for the samples held back."""
+    """How channels are scaled, mixed and shifted and ranges found: the best for the samples held back."""
     methods: tuple[RangeMethod, ...] = (recipe.ranges,)
     if recipe.ranges is RangeMethod.SEARCHED:
         methods = METHODS
     found: dict[Choice, float] = {}
 
-    def best_with(tried: Sequence[Scaling]) -> Choice:
+    def best_with(tried: Sequence[Scaling], best: Choice) -> Choice:
         times = -(-len(methods) // AT_ONCE)
         runs = sum(len(fitted) + times * len(held) for fitted, held in parts.folds)
         progress.stage("search", len(tried) * runs)
         for scaling in tried:
             choices = [Choice(scaling, method) for method in methods]
             found.update(_judged(model, parts, choices, recipe, progress))
-        return best_of(found, tuple(found))
+        return best_of(found, (best, *found))
 
     tried = scalings(model, recipe, parts.split)
     best = Choice(tried[0], methods[0])
     if len(methods) * len(tried) > 1:
-        best = best_with(tried)
-    if mixed := rotations(model, recipe, parts.split, best.scaling):
-        best = best_with(mixed if found else (best.scaling, *mixed))
+        best = best_with(tried, best)
+    for further in (rotations, absorptions):
+        if more := further(model, recipe, parts.split, best.scaling):
+            best = best_with(more if found else (best.scaling, *more), best)
     if not found:
         return best, []
     judges = sum(len(held) for _, held in parts.folds)

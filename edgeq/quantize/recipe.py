@@ -71,6 +71,8 @@ class Recipe:
         group: how many inputs of an output share a scale in these.
         rotate: the exponent of the rotation of linear streams (`edgeq.quantize.rotate`), 0 for none; None
             tries it on top of the best of `equalize` and `smooth`.
+        absorb: whether what a channel's values have in common moves into the biases of its readers
+            (`edgeq.quantize.absorb`); None tries it on top of the best of the others.
     """
 
     name: str = "balanced"
@@ -93,6 +95,7 @@ class Recipe:
     int4: tuple[str, ...] = ()
     group: int = 32
     rotate: float | None = None
+    absorb: bool | None = None
 
     def __post_init__(self) -> None:
         if not 50.0 < self.percentile <= 100.0:
@@ -172,6 +175,7 @@ NAMED = {
         equalize=0.0,
         smooth=0.0,
         rotate=0.0,
+        absorb=False,
         rounding=Rounding.NEAREST,
         correction=False,
     ),
@@ -218,6 +222,8 @@ def _value(key: str, value: Any, kind: Any, path: Path) -> Any:
     if kind in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if kind in (bool, int, str) and type(value) is kind:
+        return value
+    if kind == bool | None and isinstance(value, bool):
         return value
     if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)

@@ -1,4 +1,4 @@
-"""Scales and rotations that move between layers: which are tried for a network, and how they are applied."""
+"""Scales, rotations and shifts between layers: which are tried for a network, and how they are applied."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.quantize.absorb import Extent, absorb, absorbed_values
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.equalize import channel_values, equalize
 from edgeq.quantize.recipe import Recipe
@@ -34,22 +35,36 @@ ROTATIONS = (0.5,)
 
 @dataclass(frozen=True)
 class Scaling:
-    """How channels are scaled before ranges are looked for; 0 stands for not at all.
+    """How channels are scaled, mixed and shifted before ranges are looked for; 0 stands for not at all.
 
     Attributes:
         equalize: the exponent of `edgeq.quantize.equalize`.
         smooth: the migration strength of `edgeq.quantize.smooth`.
         rotate: the exponent of `edgeq.quantize.rotate`.
+        absorb: whether `edgeq.quantize.absorb` follows.
     """
 
     equalize: float = 0.0
     smooth: float = 0.0
     rotate: float = 0.0
+    absorb: bool = False
+
+    @property
+    def done(self) -> str:
+        """What becomes of channels, in words."""
+        kinds = {"scaled": self.equalize or self.smooth, "mixed": self.rotate, "shifted": self.absorb}
+        return _listed([kind for kind, strength in kinds.items() if strength])
 
     def __str__(self) -> str:
         steps = {"equalisation": self.equalize, "smoothing": self.smooth, "rotation": self.rotate}
         told = [f"{step} {strength:g}" for step, strength in steps.items() if strength]
-        return f" after {' and '.join(told)}" if told else ""
+        told += ["absorption"] if self.absorb else []
+        return f" after {_listed(told)}" if told else ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def scalings(model: ir.Model, recipe: Recipe, judged: bool) -> tuple[Scaling, ...]:
@@ -68,7 +83,8 @@ def scalings(model: ir.Model, recipe: Recipe, judged: bool) -> tuple[Scaling, ..
         alphas = (0.0,)
     elif recipe.smooth is not None or not judged:
         alphas = (recipe.smooth or 0.0,)
-    return tuple(Scaling(*strengths, recipe.rotate or 0.0) for strengths in product(exponents, alphas))
+    others = recipe.rotate or 0.0, recipe.absorb or False
+    return tuple(Scaling(*strengths, *others) for strengths in product(exponents, alphas))
 
 
 def rotations(model: ir.Model, recipe: Recipe, judged: bool, best: Scaling) -> tuple[Scaling, ...]:
@@ -78,8 +94,15 @@ def rotations(model: ir.Model, recipe: Recipe, judged: bool, best: Scaling) -> t
     return tuple(replace(best, rotate=exponent) for exponent in ROTATIONS if rotated_values(model))
 
 
+def absorptions(model: ir.Model, recipe: Recipe, judged: bool, best: Scaling) -> tuple[Scaling, ...]:
+    """What is tried last: the best so far with biases absorbed."""
+    if recipe.absorb is not None or not judged or not absorbed_values(model):
+        return ()
+    return (replace(best, absorb=True),)
+
+
 def scaled(model: ir.Model, samples: Sequence[Arrays], scaling: Scaling) -> tuple[ir.Model, tuple[str, ...]]:
-    """A copy of a prepared model that computes the same function, and the nodes whose results were scaled."""
+    """A copy of a prepared model that computes the same function, and the nodes whose results changed."""
     done: tuple[str, ...] = ()
     if scaling.equalize:
         peaks = _peaks(model, samples, channel_values(model), 1)
@@ -91,6 +114,9 @@ def scaled(model: ir.Model, samples: Sequence[Arrays], scaling: Scaling) -> tupl
     if scaling.rotate:
         model, mixed = rotate(model, _moments(model, samples, rotated_values(model)), scaling.rotate)
         done = tuple(dict.fromkeys((*done, *mixed)))
+    if scaling.absorb:
+        model, shifted = absorb(model, _extents(model, samples, absorbed_values(model)))
+        done = tuple(dict.fromkeys((*done, *shifted)))
     return model, done
 
 
@@ -115,3 +141,24 @@ def _moments(model: ir.Model, samples: Sequence[Arrays], names: Sequence[str]) -
             vectors = values.reshape(values.shape[1], -1)
             totals[name] = totals.get(name, 0.0) + (vectors @ vectors.T).astype(np.float64) / vectors.shape[1]
     return {name: total / len(samples) for name, total in totals.items()}
+
+
+def _extents(model: ir.Model, samples: Sequence[Arrays], names: Sequence[str]) -> dict[str, Extent]:
+    """Value name → where its channels (axis 1) lie; the centre is that of the samples' averaged extremes.
+
+    The floor of a uniform distribution lies (peak - least) / (n - 1) below the least of n draws (its unbiased
+    estimate). Floors that 75 photographs set so cut hardly anything off on 25 others.
+    """
+    session = FloatSession(model, names)
+    ends: dict[str, list[Floats]] = {}
+    for sample in samples:
+        for name, values in session.run(sample).items():
+            rows = values.reshape(values.shape[0], values.shape[1], -1)
+            both = np.stack([rows.min(axis=(0, 2)), rows.max(axis=(0, 2))]).astype(np.float64)
+            ends.setdefault(name, []).append(both)
+    found = {}
+    for name, seen in ends.items():
+        least, peak = np.min(seen, axis=0)[0], np.max(seen, axis=0)[1]
+        room = (peak - least) / (len(seen) - 1) if len(seen) > 1 else np.inf
+        found[name] = Extent(least - room, peak, np.mean(seen, axis=(0, 1)))
+    return found

@@ -21,7 +21,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         'keep_float = ["head/*"]\nio = "int8"\nactivations = "s8"\n'
         'int16 = ["stem"]\nfiner = ["int16", "float32"]\naim_db = 30\nmin_agreement = 0.98\n'
         "max_drop = 0.5\nmax_price = 1.5\nsmooth = 0.5\ngroup = 64\n"
-        "rotate = 0.25\n"
+        "rotate = 0.25\nabsorb = true\n"
     )
     assert Recipe.load(path) == Recipe(
         "mine",
@@ -44,6 +44,7 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         (),
         64,
         0.25,
+        True,
     )
 
 
@@ -57,6 +58,8 @@ def test_a_toml_recipe_sets_every_key(tmp_path):
         ("equalize = 1.5", "between 0 and 1"),
         ("smooth = -0.5", "smooth must be between 0 and 1"),
         ("rotate = 2", "rotate must be between 0 and 1"),
+        ("absorb = 1", "wrong type"),
+        ('absorb = "yes"', "wrong type"),
         ("group = 24", "power of two"),
         ("group = 32.0", "wrong type"),
         ('int4 = ["a"]\nint16 = ["b"]', "neither int16"),

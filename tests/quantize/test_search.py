@@ -91,7 +91,9 @@ def test_choices_and_steps_are_told(net, samples):
 
 
 def test_what_the_recipe_fixes_is_not_searched(net, samples):
-    recipe = Recipe(ranges=RangeMethod.MSE, equalize=0.3, rounding=Rounding.NEAREST, correction=False)
+    recipe = Recipe(
+        ranges=RangeMethod.MSE, equalize=0.3, absorb=False, rounding=Rounding.NEAREST, correction=False
+    )
     steps = " ".join(quantize(net, samples, recipe).plan.steps)
     assert "the best for" not in steps
     assert "kept is" not in steps
