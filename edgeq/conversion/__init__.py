@@ -267,4 +267,7 @@ class _Stopwatch:
 
     def seconds(self) -> dict[str, float]:
         ends = [start for _, start in self._starts[1:]] + [perf_counter()]
-        return {name: end - start for (name, start), end in zip(self._starts, ends, strict=True)}
+        spent: dict[str, float] = {}
+        for (name, start), end in zip(self._starts, ends, strict=True):
+            spent[name] = spent.get(name, 0.0) + end - start
+        return spent

@@ -21,7 +21,7 @@ from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Recipe, Rounding
 from edgeq.quantize.rounding import round_weights
 from edgeq.quantize.scaling import Scaling, absorptions, rotations, scaled, scalings
-from edgeq.quantize.search import AT_ONCE, METHODS, Choice, best_of, output_sqnr_db
+from edgeq.quantize.search import AT_ONCE, METHODS, PROMISING, Choice, best_of, output_sqnr_db
 from edgeq.quantize.simulate import rounded, simulated
 from edgeq.quantize.statistics import Statistics
 
@@ -122,11 +122,13 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
     found: dict[Choice, float] = {}
 
     def best_with(tried: Sequence[Scaling], best: Choice) -> Choice:
-        times = -(-len(methods) // AT_ONCE)
+        ranked = sorted(found, key=lambda choice: -found[choice])
+        promising = tuple(dict.fromkeys(choice.ranges for choice in ranked))[:PROMISING] or methods
+        times = -(-len(promising) // AT_ONCE)
         runs = sum(len(fitted) + times * len(held) for fitted, held in parts.folds)
         progress.stage("search", len(tried) * runs)
         for scaling in tried:
-            choices = [Choice(scaling, method) for method in methods]
+            choices = [Choice(scaling, method) for method in promising]
             found.update(_judged(model, parts, choices, recipe, progress))
         return best_of(found, (best, *found))
 

@@ -36,6 +36,9 @@ METHODS = (
 """Range methods that are tried, the first unless another is better. Whole ranges are what transformers often
 want, whose outliers carry meaning: by them a head attends to nothing (Bondarenko et al. 2021, section 3)."""
 
+PROMISING = 3
+"""So many of them, the best so far, are tried with rotation and with absorption."""
+
 LEAST_GAIN_DB = 0.1
 
 AT_ONCE = 3

@@ -156,3 +156,15 @@ def test_no_constant_that_nobody_reads(small_onnx: Path, small_data: Path, tmp_p
         graph = onnx.load(tmp_path / "out" / name).graph
         read = {tensor for node in graph.node for tensor in node.input}
         assert {tensor.name for tensor in graph.initializer} <= read
+
+
+def test_stages_that_come_back_add_up(monkeypatch):
+    """A search has several rounds; only the last was told."""
+    from edgeq import conversion
+    from edgeq.progress import SILENT
+
+    monkeypatch.setattr(conversion, "perf_counter", iter([0.0, 1.0, 3.0, 7.0]).__next__)
+    watch = conversion._Stopwatch(SILENT)
+    for name in ("search", "round", "search"):
+        watch.stage(name)
+    assert watch.seconds() == {"search": 5.0, "round": 2.0}
