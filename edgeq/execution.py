@@ -22,6 +22,7 @@ THREADS = 1
 """Of a runtime here: samples follow each other so fast that a second thread mostly waits, and costs CPU."""
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _OPTIMIZED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
+_INTEGERS = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -65,10 +66,12 @@ class OnnxExecutable:
         except Exception as error:  # pybind raises a dozen unrelated types
             raise ModelError(f"ONNX Runtime does not load this model: {error}", where=_name(model)) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._types = {value.name: _INTEGERS.get(value.type) for value in self._session.get_inputs()}
 
     def run(self, sample: Arrays) -> Arrays:
-        """One inference."""
-        return dict(zip(self._outputs, self._session.run(None, dict(sample)), strict=True))
+        """One inference; integers may be given as reals."""
+        feed = {name: np.asarray(array, self._types.get(name)) for name, array in sample.items()}
+        return dict(zip(self._outputs, self._session.run(None, feed), strict=True))
 
 
 def _with_outputs(file: Path, names: Sequence[str]) -> bytes:

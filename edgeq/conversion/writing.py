@@ -98,7 +98,8 @@ def _write(graph: ir.Model, plan: Plan | None, kind: Format, files: Files, folde
 
 def _spec(value: ir.Value) -> TensorSpec:
     dims = () if value.shape is None else value.shape
-    return TensorSpec(str(value.name), tuple(size if isinstance(size, int) else OPEN for size in dims))
+    shape = tuple(size if isinstance(size, int) else OPEN for size in dims)
+    return TensorSpec(str(value.name), shape, "float32" if value.dtype is None else str(value.dtype.numpy()))
 
 
 def _channels_last(spec: TensorSpec) -> TensorSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeq.errors import ModelError
+from edgeq.errors import ModelError, UnsupportedError
 from edgeq.graph.activations import normalize_clamps, normalize_softmax
 from edgeq.graph.batch_norm import split_batch_norms
 from edgeq.graph.constants import fold_constants, lift_constants
@@ -72,6 +72,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
 
     Raises:
         ModelError: the passes do not come to rest, which is a defect of edgeq's.
+        UnsupportedError: an output does not depend on any input, or is one.
     """
     result = model.clone()
     unify_names.apply(result.graph)  # the passes name what they make after nodes
@@ -80,8 +81,20 @@ def canonicalise(model: ir.Model) -> ir.Model:
     _settle(result, _SETTLE)
     if _round(result, _FINISH):
         _settle(result, PASSES)
+    _check_outputs(result.graph)
     forget_names(result.graph)
     return result
+
+
+def _check_outputs(graph: ir.Graph) -> None:
+    """Refuses outputs that no node gives: there is nothing to quantise or to compare."""
+    idle = [value.name or "" for value in graph.outputs if value.producer() is None]
+    if idle:
+        raise UnsupportedError(
+            f"nothing computes {'this output' if len(idle) == 1 else 'these outputs'}: {', '.join(idle)}",
+            where=graph.name or "",
+            hint="take inputs and constants off the outputs in the source model",
+        )
 
 
 def _settle(model: ir.Model, passes: tuple[Pass, ...]) -> None:

@@ -127,7 +127,7 @@ def _feed(spec: TensorSpec, given: PackedInput) -> Feed:
         shape=given.packed.shape,
         dtype=given.packed.dtype,
         table=None if table is None else tuple(tuple(map(float, row)) for row in table),
-        quant=_quant(spec),
+        quant=_quant(spec) or (None if spec.dtype == "float32" else (1.0, 0, spec.dtype)),
         layout=spec.layout if given.packed.image else Layout.AS_IS,
     )
 

@@ -113,7 +113,12 @@ def _group_grids(layout: Layout, statistics: Statistics, recipe: Recipe) -> dict
         ranges = [_range(value, statistics, recipe, root in full) for value in values]
         known = [found for found in ranges if found is not None]
         if not known:
-            raise ModelError("nothing is known of this tensor's range", where=values[0].name or "")
+            raise ModelError(
+                "nothing is known of this tensor's range",
+                where=values[0].name or "",
+                hint="without data a range follows from batch-norms, through operators whose effect on a "
+                "distribution is known: give calibration data",
+            )
         grids[root] = activation_grid((min(low for low, _ in known), max(high for _, high in known)))
     for root in _gated(layout):
         grids[root] = hard_swish.fitting(grids[root])

@@ -58,7 +58,7 @@ def batch_norm_statistics(
     values = [value for node in model.graph for value in node.outputs]
     if not any(META in value.meta for value in values):
         raise ModelError(
-            "the model has no batch-norm statistics, so ranges cannot be derived without data",
+            "no batch-norm stands directly behind a layer, so ranges cannot be derived without data",
             hint="give calibration data",
         )
     known: Known = {}
@@ -253,6 +253,25 @@ def _constant_operand(node: ir.Node) -> Floats | None:
     return None
 
 
+def _bent(node: ir.Node, operands: list[Normal]) -> Normal:
+    """Elu: like a Relu that lets values down to -alpha through."""
+    return replace(operands[0], low=max(operands[0].low, -node.attributes.get_float("alpha", 1.0)))
+
+
+def _leaky(node: ir.Node, operands: list[Normal]) -> Normal:
+    """Two slopes, 1 above zero: mean and variance of x and of its negative part, which shrinks by the other.
+
+    With r = max(x, 0) and x itself, the result is a·x + (1 - a)·r.
+    """
+    slopes = _constant_operand(node)
+    slope = node.attributes.get_float("alpha", 0.01) if slopes is None else float(np.mean(slopes))
+    mean, variance = clipped_moments(operands[0])
+    first, second = clipped_moments(replace(operands[0], low=max(operands[0].low, 0.0)))
+    together = first * (first - mean) + second  # E[x·r] - E[x]·E[r], since x·r = r²
+    spread = slope**2 * variance + (1 - slope) ** 2 * second + 2 * slope * (1 - slope) * together
+    return Normal(slope * mean + (1 - slope) * first, np.sqrt(np.maximum(spread, 0.0)))
+
+
 def _squashed(low: float, high: float) -> Callable[[ir.Node, list[Normal]], Normal]:
     """A function with bounded results: the middle of its bounds, as wide as they are."""
 
@@ -276,6 +295,10 @@ _MOMENTS: Mapping[str, Callable[[ir.Node, list[Normal]], Normal]] = MappingProxy
         "MatMul": _linear,
         "Add": _sum,
         "Mul": _product,
+        "LeakyRelu": _leaky,
+        "PRelu": _leaky,
+        "Elu": _bent,
+        "Gelu": _halved,
         "Relu": _clip,
         "Clip": _clip,
         "HardSwish": _halved,

@@ -70,7 +70,7 @@ def imagined_grams(model: ir.Model, plan: Plan, bounds: Bounds) -> dict[str, Gra
 
 
 def imagined_inputs(model: ir.Model, bounds: Bounds, count: int) -> list[dict[str, NDArray[np.float32]]]:
-    """Inputs of a batch of 1: 1/f noise along the axes of an image, white noise along any others."""
+    """Inputs of the model's batch, or of 1: 1/f noise along the axes of an image, white noise elsewhere."""
     rng = np.random.default_rng(SEED)
     return [
         {
@@ -84,8 +84,8 @@ def imagined_inputs(model: ir.Model, bounds: Bounds, count: int) -> list[dict[st
 def settled(
     results: Sequence[NDArray[np.float32]], mean: NDArray[Any], std: NDArray[Any]
 ) -> list[NDArray[np.float32]]:
-    """The results [1, C, …] of all samples with the given mean [C] and standard deviation [C] per channel."""
-    channels = [result.reshape(result.shape[1], -1) for result in results]
+    """The results [N, C, …] of all samples with the given mean [C] and standard deviation [C] per channel."""
+    channels = [np.moveaxis(result, 1, 0).reshape(result.shape[1], -1) for result in results]
     seen = np.mean([part.mean(axis=1, dtype=np.float64) for part in channels], axis=0)
     power = np.mean([np.square(part, dtype=np.float64).mean(axis=1) for part in channels], axis=0)
     spread = np.sqrt(np.maximum(power - seen**2, 0.0))
@@ -106,7 +106,7 @@ def _imagined(
 
 
 def _pink(sizes: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """[1, …] unit variance, amplitude as 1/f along two axes; along the shortest, channels are alike."""
+    """[N, …] unit variance, amplitude as 1/f along two axes; along the shortest, channels are alike."""
     channel = min(range(1, 4), key=lambda axis: (sizes[axis], -axis))
     across = tuple(axis for axis in range(1, 4) if axis != channel)
     waves = [

@@ -36,6 +36,7 @@ EXPLODING = 30.0
 """A channel explodes when its values reach this many times as far as those of the median channel."""
 
 _LAYERS = 3
+_LEAST_VALUES = 8  # of a channel
 _SIGMAS = 6.0
 _LEAST_STD = 1e-3  # of the median channel's: a channel that hardly varies is no measure
 _NAMED = 4
@@ -59,7 +60,9 @@ def unlike(model: ir.Model, samples: Sequence[Arrays]) -> list[str]:
     if not told or not samples:
         return []
     seen = _observed(model, tuple(told), samples)
-    distance = {name: _divergence(seen[name], told[name]) for name in told}
+    distance = {name: _divergence(moments, told[name]) for name, moments in seen.items()}
+    if not distance:
+        return []
     worst = max(distance, key=lambda name: distance[name])
     if distance[worst] <= UNLIKE + FEW / len(samples):
         return []
@@ -101,7 +104,10 @@ def _told(model: ir.Model) -> Iterator[tuple[str, _Moments]]:
 
 
 def _observed(model: ir.Model, names: Sequence[str], samples: Iterable[Arrays]) -> dict[str, _Moments]:
-    """The moments over all samples and positions; layers behind those named are not computed."""
+    """The moments over all samples and positions, where these are enough to tell a deviation.
+
+    Layers behind those named are not computed.
+    """
     model = model.clone()
     values = {value.name: value for node in model.graph for value in node.outputs}
     model.graph.outputs.clear()
@@ -109,12 +115,16 @@ def _observed(model: ir.Model, names: Sequence[str], samples: Iterable[Arrays]) 
     RemoveUnusedNodesPass()(model)
     session = FloatSession(model, names)
     sums: dict[str, list[tuple[Floats, Floats]]] = {name: [] for name in names}
+    counts: dict[str, int] = {}
     for sample in samples:
         for name, result in session.run(sample).items():
-            channels = result.reshape(result.shape[1], -1).astype(np.float64)
+            channels = np.moveaxis(result, 1, 0).reshape(result.shape[1], -1).astype(np.float64)
+            counts[name] = counts.get(name, 0) + channels.shape[1]
             sums[name].append((channels.mean(axis=1), np.square(channels).mean(axis=1)))
     found = {}
     for name, parts in sums.items():
+        if counts[name] < _LEAST_VALUES:
+            continue
         mean, power = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
         found[name] = _Moments(mean, np.sqrt(np.maximum(power - mean**2, 0.0)))
     return found

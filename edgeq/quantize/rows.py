@@ -51,20 +51,31 @@ def to_rows(graph: ir.Graph, node: ir.Node) -> bool:
         _describe(made, f"{of.outputs[0].name}/rows", sizes[-1])
     target = initializer(graph, f"{node.name}/shape", np.array([-1, *sizes], np.int64))
     back = ir.Node("", "Reshape", [chain[-1].outputs[0], target], name=f"{node.name}/sequence")
+    before = node.inputs[0].producer() if node.inputs[0] is not None else None
     replace(graph, last, *chain, back)
     for gone in reversed(layer.nodes[:-1]):
         graph.remove(gone, safe=True)
+    if before is not None and before.op_type == "Reshape" and _is_idle(before.outputs[0]):
+        graph.remove(before, safe=True)
     return True
+
+
+def _is_idle(value: ir.Value) -> bool:
+    return not value.uses() and not value.is_graph_output()
 
 
 def _rows_of(graph: ir.Graph, node: ir.Node) -> ir.Value:
     """The layer's operand as rows [batch · length, K]."""
     data = node.inputs[0]
     assert data is not None
+    shape, before = dims(data) or (), data.producer()
+    if before is not None and before.op_type == "Reshape" and before.inputs[0] is not None:
+        rows = dims(before.inputs[0])
+        if rows is not None and len(rows) == 2 and rows[1] == shape[-1]:
+            return before.inputs[0]  # a layer of rows wrote this sequence
     name = f"{data.name}/rows"
     known = next((user for user in data.consumers() if user.outputs[0].name == name), None)
     if known is None:
-        shape = dims(data) or ()
         target = initializer(graph, f"{name}/shape", np.array([-1, shape[-1]], np.int64))
         known = ir.Node("", "Reshape", [data, target], name=name)
         _describe(known, name, shape[-1])

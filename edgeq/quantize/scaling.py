@@ -29,6 +29,8 @@ activations gain 0.2 dB, its rounded weights lose 1.8)."""
 ALPHAS = (0.0, 0.35, 0.5)
 """Migration strengths of smoothing that are tried."""
 
+_SPREAD = 1e-3  # of its peak: what hardly varies would lose everything, by the chance of a few samples
+
 ROTATIONS = (0.5,)
 """Exponents of rotation that are tried besides none. 1 costs MobileNetV2's rounded weights 1 dB."""
 
@@ -159,6 +161,8 @@ def _extents(model: ir.Model, samples: Sequence[Arrays], names: Sequence[str]) -
     found = {}
     for name, seen in ends.items():
         least, peak = np.min(seen, axis=0)[0], np.max(seen, axis=0)[1]
-        room = (peak - least) / (len(seen) - 1) if len(seen) > 1 else np.inf
-        found[name] = Extent(least - room, peak, np.mean(seen, axis=(0, 1)))
+        spread = peak - least
+        varies = (spread > _SPREAD * np.abs(peak)) & (len(seen) > 1)
+        room = np.where(varies, spread / max(len(seen) - 1, 1), np.inf)
+        found[name] = Extent(least - room, peak, np.where(varies, np.mean(seen, axis=(0, 1)), 0.0))
     return found

@@ -14,13 +14,14 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from .engines import ITEM_BYTES, EngineError, Shape
 
-INTEGERS = {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i"}
+INTEGERS = {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "int64": "q"}
 LIMITS = {
     "int8": (-128, 127),
     "uint8": (0, 255),
     "int16": (-32768, 32767),
     "uint16": (0, 65535),
     "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63), 2**63 - 1),
 }
 
 

@@ -168,3 +168,27 @@ def test_stages_that_come_back_add_up(monkeypatch):
     for name in ("search", "round", "search"):
         watch.stage(name)
     assert watch.seconds() == {"search": 5.0, "round": 2.0}
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32"])
+def test_a_model_that_takes_integers(tmp_path, dtype):
+    """Samples of every kind of number reach it as its own; the manifest tells which those are."""
+    text = """<ir_version: 10, opset_import: ["": 21]>
+        g (float[n,3,8,8] image, int32[n,2] kind) => (float[n,5] y) {
+        [conv] c = Conv<kernel_shape=[3,3]>(image, w) r = Relu(c) p = GlobalAveragePool(r) f = Flatten(p)
+        k = Cast<to=1>(kind) j = Concat<axis=1>(f, k) [fc] y = Gemm(j, v) }"""
+    random = np.random.default_rng(3)
+    model = onnx.parser.parse_model(text)
+    for name, shape in (("w", (4, 3, 3, 3)), ("v", (6, 5))):
+        array = random.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, tmp_path / "mixed.onnx")
+    images = random.normal(size=(12, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", image=images, kind=random.integers(0, 4, size=(12, 2)).astype(dtype))
+    done = edgeq.convert(
+        tmp_path / "mixed.onnx", calibration=tmp_path / "data.npz", recipe="fast", out=tmp_path / "out"
+    )
+    assert {figure.file for figure in done.figures.agreement} == {"mixed.int8.tflite", "mixed.int8.onnx"}
+    assert min(figure.sqnr_db for figure in done.figures.agreement) > 20.0
+    kinds = {spec.name: spec.dtype for model in done.artifact.models for spec in model.inputs}
+    assert kinds == {"image": "float32", "kind": "int32"}

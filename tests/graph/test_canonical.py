@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq import formats
-from edgeq.errors import ModelError
+from edgeq.errors import ModelError, UnsupportedError
 from edgeq.graph import BATCH_NORM, PASSES, Pass, canonical, canonicalise
 from edgeq.graph.rewrite import values
 
@@ -111,6 +111,12 @@ def test_a_graph_that_never_rests_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(canonical, "_SETTLE", (Pass("restless", lambda graph: True),))
     with pytest.raises(ModelError, match="does not come to rest"):
         canonicalise(parse("float[n,3] x", "float[n,3] y", "y = Relu(x)"))
+
+
+def test_an_output_that_is_a_constant_is_named() -> None:
+    model = parse("float[n,4] x", "float[n,4] y, float[4] c", "y = Relu(x)", {"c": np.ones(4, np.float32)})
+    with pytest.raises(UnsupportedError, match="nothing computes this output: c"):
+        canonicalise(model)
 
 
 def test_nodes_without_a_name_are_called_after_their_result() -> None:

@@ -1,6 +1,8 @@
 """Ranges from batch-norm statistics against sampling."""
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,24 @@ def test_clipped_moments_match_numerical_integration(mean, std, low, width):
     got_mean, got_variance = clipped_moments(Normal(np.array([mean]), np.array([std]), low, low + width))
     assert got_mean[0] == pytest.approx(first, abs=2e-3)
     assert got_variance[0] == pytest.approx(second, abs=4e-3)
+
+
+@given(st.floats(-3, 3), st.floats(0.2, 3), st.floats(-0.5, 0.9))
+def test_the_moments_behind_a_leaky_relu_match_drawing(mean, std, slope):
+    build = onnx.parser.parse_model(
+        f"<ir_version: 10, opset_import: ['': 21]> g (float[n,1,4,4] x) => (float[n,1,4,4] y) "
+        f"{{ c = Conv(x, w) y = LeakyRelu<alpha={slope:.4f}>(c) }}".replace("'", '"')
+    )
+    build.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w"))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(build))
+    model.graph[0].outputs[0].meta[META] = (np.array([mean]), np.array([std]))
+    found = batch_norm_statistics(model, {"x": (-1.0, 1.0)}).values["y"]
+    x = mean + std * np.linspace(-9, 9, 20001)
+    density = np.exp(-0.5 * ((x - mean) / std) ** 2)
+    y, density = np.where(x > 0, x, slope * x), density / density.sum()
+    first = (y * density).sum()
+    assert found.mean[0] == pytest.approx(first, abs=3e-3)
+    assert found.std[0] == pytest.approx(np.sqrt(((y - first) ** 2 * density).sum()), abs=5e-3)
 
 
 def test_without_bounds_the_moments_are_the_distributions_own():

@@ -62,10 +62,10 @@ def test_they_are_the_same_every_time():
     assert (first[0]["x"] != first[1]["x"]).any()
 
 
-@given(st.integers(0, 1000), st.integers(1, 5), st.sampled_from([(), (4,), (3, 5)]))
-def test_settled_channels_have_the_wanted_moments(seed, channels, positions):
+@given(st.integers(0, 1000), st.integers(1, 5), st.sampled_from([(), (4,), (3, 5)]), st.sampled_from([1, 4]))
+def test_settled_channels_have_the_wanted_moments(seed, channels, positions, batch):
     rng = np.random.default_rng(seed)
-    results = [rng.normal(3, 2, size=(1, channels, *positions)).astype(np.float32) for _ in range(30)]
+    results = [rng.normal(3, 2, size=(batch, channels, *positions)).astype(np.float32) for _ in range(30)]
     mean, std = rng.normal(size=channels), rng.uniform(0.1, 3, channels)
     found = np.concatenate(settled(results, mean, std))
     axes = tuple(axis for axis in range(found.ndim) if axis != 1)

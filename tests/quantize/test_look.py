@@ -140,3 +140,16 @@ def test_photographs_normalised_in_another_way(shared, how, fits):
     samples = [{"image": how(image)[np.newaxis].astype(np.float32)} for image in pixels]
     assert len(samples) == 8
     assert (unlike(model, samples) == []) is fits
+
+
+def test_one_value_of_a_channel_tells_no_deviation(graph, rng):
+    """Dense layers give one per sample: with few samples nothing is said."""
+    model = graph(
+        "g (float[n,4] x) => (float[n,6] y) { [dense] a = Gemm(x, w) y = Relu(a) }",
+        w=rng.normal(size=(4, 6)).astype(np.float32),
+    )
+    data = [{"x": rng.normal(size=(1, 4)).astype(np.float32)} for _ in range(64)]
+    seen = np.concatenate([FloatSession(model, ["a"]).run(sample)["a"] for sample in data])
+    model.graph[0].outputs[0].meta[META] = (seen.mean(axis=0), seen.std(axis=0))
+    assert [unlike(model, data[:count]) for count in (1, 2, 7, 16)] == [[], [], [], []]
+    assert unlike(model, [{"x": 50 * sample["x"]} for sample in data[:16]])

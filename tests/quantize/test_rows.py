@@ -64,3 +64,24 @@ def test_others_read_the_sum_before_it_is_scaled(graph, run, rng, tmp_path):
 @pytest.mark.parametrize("body", ["y = MatMul(x, w)", "a = MatMul(x, w) b = Exp(a) y = Add(b, bias)"])
 def test_a_product_alone_stays(graph, run, rng, tmp_path, body):
     assert "MatMul" in check(graph, run, rng, tmp_path / "net.onnx", body)
+
+
+def test_a_layer_reads_the_rows_that_another_wrote(graph, run, rng, tmp_path):
+    """Behind a Relu both Reshapes had one name, and nothing could run the graph."""
+    sizes = {"w": (5, 7), "bias": 7, "v": (7, 5), "gain": 5}
+    model = graph(
+        """net (float[n,4,5] x) => (float[n,4,5] y) {
+        a = MatMul(x, w) b = Add(a, bias) r = Relu(b) c = MatMul(r, v) y = Add(c, gain) }""",
+        **{name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()},
+    )
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    prepared, feed = prepare(model), {"x": rng.normal(size=(2, 4, 5)).astype(np.float32)}
+    results = []
+    for one in (model, prepared):
+        write_float(one, tmp_path / "net.onnx")
+        results.append(run(tmp_path / "net.onnx", feed)[0])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-5)
+    names = [value.name for node in prepared.graph for value in node.outputs]
+    assert len(names) == len(set(names))
+    assert [node.op_type for node in prepared.graph] == ["Reshape", "Gemm", "Relu", "Gemm", "Reshape"]

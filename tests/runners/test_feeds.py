@@ -50,7 +50,8 @@ def quantized(reals: NDArray[np.float32], scale: float, zero_point: int, dtype: 
     images=hnp.arrays(np.uint8, st.tuples(SIDE, SIDE, SIDE, SIDE)),
     shared=st.booleans(),
     layout=st.sampled_from(["NHWC", "NCHW"]),
-    quant=st.none() | st.tuples(SCALES, st.integers(-20, 20), st.sampled_from(["int8", "int16"])),
+    quant=st.none()
+    | st.tuples(SCALES, st.integers(-20, 20), st.sampled_from(["int8", "int16", "int32", "int64"])),
     seed=st.integers(0, 99),
 )
 def test_tables(

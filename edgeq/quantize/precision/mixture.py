@@ -155,7 +155,8 @@ def _quantized(mixed: Mixed, steps: Sequence[str], notes: Sequence[str] = ()) ->
 
 def _told(found: Found, unit: str) -> str:
     """What the search did, in words."""
-    chosen, plain = found.chosen, found.points[0]
+    chosen = found.chosen
+    plain = next((point for point in found.points if not point.step.assignment), found.points[0])
     if not found.chosen.step.assignment:
         return f"int8 throughout reaches {chosen.effect.sqnr_db:.1f} dB: no layer needs finer numbers"
     return (
