@@ -33,8 +33,8 @@ META = "edgeq.batch_norm"
 CORRELATION = 4.0
 """A layer that no batch-norm follows gets this many times the standard deviation of independent inputs.
 
-Features of one class rise together. A range of 5 of these deviations has to hold logits whole, since two that
-are cut off tie: MobileNetV2's greatest is 17 deviations of independent inputs, and 20 are given.
+Features of one class rise together. This is for layers of which nothing can be imagined
+(`edgeq.quantize.imagined`): ResNet-8's logits would get twenty times the range they need.
 """
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,9 @@ Known = dict[ir.Value, Normal]
 
 
 def batch_norm_statistics(
-    graph: ir.Model, bounds: Mapping[str, tuple[float, float]] | None = None
+    graph: ir.Model,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    others: Mapping[str, Normal] = MappingProxyType({}),
 ) -> Statistics:
     """What the model itself says of its activations.
 
@@ -50,6 +52,7 @@ def batch_norm_statistics(
         graph: the canonical float graph, with batch-norm statistics in its values' meta.
         bounds: input name → least and greatest value that preprocessing can give. An input without
             bounds is taken as standard normal, and the notes say so.
+        others: what layers give that no batch-norm follows, as far as that is known.
 
     Raises:
         ModelError: no value of the graph carries batch-norm statistics.
@@ -66,7 +69,7 @@ def batch_norm_statistics(
     notes = ["ranges come from batch-norm statistics (mean ± 5 or 6 standard deviations), not from data"]
     for value in model.graph.inputs:
         known[value], found[value.name or ""] = _input(value, bounds or {}, notes)
-    guessed = _propagate(model.graph, known)
+    guessed = _propagate(model.graph, known, others)
     found.update({value.name or "": known[value] for value in values if value in known})
     if guessed:
         notes.append(
@@ -90,7 +93,7 @@ def _input(
     return Normal(np.full(channels, mean), np.full(channels, std), low, high), Interval(low, high)
 
 
-def _propagate(graph: ir.Graph, known: Known) -> list[str]:
+def _propagate(graph: ir.Graph, known: Known, others: Mapping[str, Normal]) -> list[str]:
     """Fills in every value that can be told; returns the names of layers that had to be estimated."""
     guessed = []
     for node in graph:
@@ -104,7 +107,9 @@ def _propagate(graph: ir.Graph, known: Known) -> list[str]:
             continue
         operands = [known[value] for value in inputs]
         rule = _MOMENTS.get(node.op_type)
-        if rule is not None:
+        if (output.name or "") in others:
+            normal = others[output.name or ""]
+        elif rule is not None:
             normal = rule(node, operands)
         elif rule_of(node).kind is Kind.SHARED:
             normal = _moved(node, operands)

@@ -20,7 +20,7 @@ from edgeq.quantize.assign import make_plan
 from edgeq.quantize.datafree import batch_norm_statistics
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.equalize import channel_values, equalize
-from edgeq.quantize.imagined import imagined_grams
+from edgeq.quantize.imagined import imagined_grams, imagined_moments
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
@@ -56,7 +56,7 @@ def quantize_without_data(graph: ir.Model, bounds: Bounds, recipe: Recipe) -> Qu
         ModelError: no value of the graph carries batch-norm statistics.
     """
     model, steps = _evened(prepare(graph), bounds, recipe)
-    statistics = batch_norm_statistics(model, bounds)
+    statistics = batch_norm_statistics(model, bounds, imagined_moments(model, bounds))
     reference, plan = make_plan(model, statistics, recipe)
     written, told = _rounded(reference, plan, statistics, bounds, recipe)
     return Quantized(written, reference, replace(plan, steps=(*plan.steps, *steps, *told)))

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from edgeq.quantize import Recipe, batch_norm_statistics, make_plan
 from edgeq.quantize.datafree import META
-from edgeq.quantize.imagined import MOST_GAIN, imagined_grams, imagined_inputs, settled
+from edgeq.quantize.imagined import (
+    MODESTY,
+    MOST_GAIN,
+    imagined_grams,
+    imagined_inputs,
+    imagined_moments,
+    settled,
+)
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.rounding import round_weights
 from edgeq.quantize.search import output_sqnr_db
@@ -137,9 +144,24 @@ def test_what_layers_see_has_the_batch_norms_moments(net):
     np.testing.assert_allclose(centre, drawn, rtol=0.25, atol=0.1)
 
 
+def test_layers_without_a_batch_norm_are_told_by_what_they_give(net, smooth):
+    """The logits of the settled network, against those of the images that its batch-norms knew."""
+    found = imagined_moments(net, BOUNDS)
+    assert set(found) == {"y"}
+    session = FloatSession(net, ["y"])
+    real = np.concatenate([session.run(sample)["y"] for sample in smooth])
+    np.testing.assert_allclose(found["y"].mean, real.mean(axis=0), atol=1.5 * real.std())
+    ratio = found["y"].std / MODESTY / real.std(axis=0)
+    assert 0.3 < np.median(ratio) < 3.0
+    told = batch_norm_statistics(net, BOUNDS, found)
+    np.testing.assert_array_equal(told.values["y"].std, found["y"].std)
+    assert any("head" in note for note in told.notes)
+
+
 def test_nothing_is_imagined_of_inputs_that_are_no_reals(graph, rng):
     model = graph(
         "g (int64[batch, 4] x) => (float[batch, 4, 3] y) { y = Gather(table, x) }",
         table=rng.normal(size=(9, 3)).astype(np.float32),
     )
     assert imagined_grams(model, Plan({}), {}) == {}
+    assert imagined_moments(model, {}) == {}
