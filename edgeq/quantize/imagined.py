@@ -26,6 +26,7 @@ from edgeq.quantize.datafree import META
 from edgeq.quantize.gram import Gram, Grams
 from edgeq.quantize.operators import Kind, rule_of
 from edgeq.quantize.plan import Plan
+from edgeq.quantize.ranges import SIGNED_SIGMAS
 from edgeq.quantize.statistics import Normal
 from edgeq.quantize.stream import Stream
 
@@ -46,6 +47,7 @@ spare, those of KWS with a third, of ResNet-8 with a half, of VWW with two third
 """
 
 _FEW = 16
+_TINY = 1e-12
 _DEVIATION = 0.22  # of an image's pixels, in units of the range they may have
 _TOGETHER = 0.5  # of the variance is common to all colours
 
@@ -90,6 +92,48 @@ def imagined_moments(model: ir.Model, bounds: Bounds) -> dict[str, Normal]:
             mean, std = _moments(results)
             found[value.name or ""] = Normal(mean, MODESTY * std)
     return found
+
+
+def imagined_bounds(model: ir.Model, bounds: Bounds) -> dict[str, tuple[float, float]]:
+    """The range that a model's only input must have for the first batch-norm to have seen what it remembers.
+
+    The first layer is linear: its channels' deviations grow with the input's, and their means move with the
+    input's mean. So both follow from what the layer makes of noise, and of noise with an offset of 1.
+
+    Args:
+        model: the canonical or the prepared graph, with batch-norm statistics in its values' meta.
+        bounds: of the inputs whose range is known; for others of one input nothing is to be found.
+
+    Returns:
+        Mean ± SIGNED_SIGMAS deviations of the input that `bounds` does not name; empty where it names all, or
+        where there are several inputs or no such layer.
+    """
+    samples = imagined_inputs(model, {}, min(_affordable(model), _FEW))
+    if len(model.graph.inputs) != 1 or model.graph.inputs[0].name in bounds or not samples:
+        return {}
+    name = model.graph.inputs[0].name or ""
+    node = next((node for node in model.graph if META in node.outputs[0].meta), None)
+    if node is None:
+        return {}
+    at_zero, spread = _moments(_up_to(node, model, samples))
+    at_one, _ = _moments(_up_to(node, model, [{name: sample[name] + np.float32(1.0)} for sample in samples]))
+    mean, std = (np.asarray(array, np.float64) for array in node.outputs[0].meta[META])
+    weight = 1.0 / np.maximum(np.abs(std), _TINY)
+    pull, wanted = (at_one - at_zero) * weight, (mean - at_zero) * weight
+    centre = float(pull @ wanted / max(float(pull @ pull), _TINY))
+    reach = SIGNED_SIGMAS * float(np.median(np.abs(std) / np.maximum(spread, _TINY)))
+    return {name: (centre - reach, centre + reach)}
+
+
+def _up_to(node: ir.Node, model: ir.Model, samples: Sequence[Arrays]) -> list[NDArray[np.float32]]:
+    """What a node gives for every sample; nothing behind it is computed."""
+    stream = Stream(model, samples)
+    for step in model.graph:
+        results = stream.compute(step)
+        if step is node:
+            break
+        stream.keep(step, results)
+    return results
 
 
 def _affordable(model: ir.Model) -> int:

@@ -20,7 +20,7 @@ from edgeq.quantize.assign import make_plan
 from edgeq.quantize.datafree import batch_norm_statistics
 from edgeq.quantize.dialect import WeightGranularity
 from edgeq.quantize.equalize import channel_values, equalize
-from edgeq.quantize.imagined import imagined_grams, imagined_moments
+from edgeq.quantize.imagined import imagined_bounds, imagined_grams, imagined_moments
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.prepare import prepare
@@ -48,18 +48,28 @@ def quantize_without_data(graph: ir.Model, bounds: Bounds, recipe: Recipe) -> Qu
 
     Args:
         graph: the canonical float graph, with batch-norm statistics in its values' meta; it is not changed.
-        bounds: input name → least and greatest value that preprocessing can give.
+        bounds: input name → least and greatest value that preprocessing can give; a single input without is
+            estimated.
         recipe: decides the steps; where it leaves the exponent of equalisation to a search, the usual one
             is taken, and biases are absorbed. Ranges always follow from means and standard deviations.
 
     Raises:
         ModelError: no value of the graph carries batch-norm statistics.
     """
-    model, steps = _evened(prepare(graph), bounds, recipe)
+    model = prepare(graph)
+    estimated = imagined_bounds(model, bounds)
+    bounds = {**bounds, **estimated}
+    model, steps = _evened(model, bounds, recipe)
     statistics = batch_norm_statistics(model, bounds, imagined_moments(model, bounds))
     reference, plan = make_plan(model, statistics, recipe)
     written, told = _rounded(reference, plan, statistics, bounds, recipe)
-    return Quantized(written, reference, replace(plan, steps=(*plan.steps, *steps, *told)))
+    notes = (
+        f"the range of input {name}, {low:.3g} to {high:.3g}, is what the first batch-norm lets expect: if "
+        "you know better, give calibration data or --preprocess"
+        for name, (low, high) in estimated.items()
+    )
+    plan = replace(plan, steps=(*plan.steps, *steps, *told), notes=(*plan.notes, *notes))
+    return Quantized(written, reference, plan)
 
 
 def _rounded(

@@ -11,6 +11,7 @@ from edgeq.quantize.datafree import META
 from edgeq.quantize.imagined import (
     MODESTY,
     MOST_GAIN,
+    imagined_bounds,
     imagined_grams,
     imagined_inputs,
     imagined_moments,
@@ -158,6 +159,20 @@ def test_layers_without_a_batch_norm_are_told_by_what_they_give(net, smooth):
     assert any("head" in note for note in told.notes)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (40.0, 100.0), (0.01, -0.02)])
+def test_the_range_of_an_unknown_input_follows_from_the_first_batch_norm(net, smooth, scale, offset):
+    session = FloatSession(net, ["a"])
+    seen = [
+        session.run({"x": sample["x"] * np.float32(scale) + np.float32(offset)})["a"] for sample in smooth
+    ]
+    values = np.concatenate(seen)
+    net.graph[0].outputs[0].meta[META] = (values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)))
+    low, high = imagined_bounds(net, {})["x"]
+    assert (low + high) / 2 == pytest.approx(offset, abs=1.5 * scale)
+    assert 2.0 * scale < (high - low) / 2 < 12.0 * scale  # five deviations, of images smoother than 1/f
+    assert imagined_bounds(net, BOUNDS) == {}
+
+
 def test_nothing_is_imagined_of_inputs_that_are_no_reals(graph, rng):
     model = graph(
         "g (int64[batch, 4] x) => (float[batch, 4, 3] y) { y = Gather(table, x) }",
@@ -165,3 +180,4 @@ def test_nothing_is_imagined_of_inputs_that_are_no_reals(graph, rng):
     )
     assert imagined_grams(model, Plan({}), {}) == {}
     assert imagined_moments(model, {}) == {}
+    assert imagined_bounds(model, {}) == {}
