@@ -162,7 +162,14 @@ def _checked(sample: Arrays, value: ir.Value, index: int) -> NDArray[Any]:
     )
     if value.shape is not None and not matches:
         shown = ", ".join("any" if dim is None else str(dim) for dim in expected)
-        raise DataError(f"shape {list(array.shape)} where the model takes [{shown}]", where=where)
+        fixed = array.shape[:1] != expected[:1] and array.shape[1:] == expected[1:]
+        raise DataError(
+            f"shape {list(array.shape)} where the model takes [{shown}]",
+            where=where,
+            hint="samples are given one by one: export the model with an open batch, or one of 1"
+            if fixed
+            else "",
+        )
     if math.prod(array.shape) == 0:
         raise DataError("the array is empty", where=where)
     dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)

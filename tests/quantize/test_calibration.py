@@ -109,3 +109,10 @@ def test_a_graph_that_cannot_run_is_a_model_error(model, rng):
 def test_integers_are_taken_as_reals(model, rng):
     found = calibrate(model, [{"x": rng.integers(0, 255, (1, 3, 6, 6)).astype(np.uint8)}], Recipe())
     assert found.values["x"].high > 200
+
+
+def test_a_fixed_batch_is_told_with_a_way_out(graph, rng):
+    model = graph("g (float[4, 3] x) => (float[4, 3] y) { y = Relu(x) }")
+    with pytest.raises(DataError, match=r"\[1, 3\] where the model takes \[4, 3\]") as caught:
+        calibrate(model, [{"x": rng.normal(size=(1, 3)).astype(np.float32)}], Recipe())
+    assert "open batch" in caught.value.hint
