@@ -16,6 +16,7 @@ from edgeq.errors import UsageError
 
 FOLDER = ".edgeq"
 LATEST = "latest"
+_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # in the order that files sort
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,14 @@ class Workspace:
 
 
 def new_id() -> str:
-    """A short id that sorts by time: yymmdd-hhmmss in UTC and four random letters, 260714-093012-k3fx."""
-    letters = "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(4))
-    return f"{time.strftime('%y%m%d-%H%M%S', time.gmtime())}-{letters}"
+    """A short id that sorts by time, 260714-093012-k3fxab.
+
+    That is yymmdd-hhmmss in UTC, two letters for the part of the second (1/961 s) and four random ones.
+    """
+    seconds, fraction = divmod(time.time(), 1.0)
+    place = divmod(int(fraction * len(_LETTERS) ** 2), len(_LETTERS))
+    letters = [_LETTERS[digit] for digit in place] + [secrets.choice(_LETTERS) for _ in range(4)]
+    return f"{time.strftime('%y%m%d-%H%M%S', time.gmtime(seconds))}-{''.join(letters)}"
 
 
 def _entry(path: Path) -> Entry:

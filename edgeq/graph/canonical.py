@@ -21,6 +21,7 @@ from edgeq.graph.padding import absorb_padding, explicit_padding, name_padded_ax
 from edgeq.graph.pooling import globalize_pools
 from edgeq.graph.reshapes import normalize_reshapes
 from edgeq.graph.rewrite import Pass, forget_names
+from edgeq.graph.sequences import sink_lowerings
 from edgeq.graph.shapes import resolve_shapes
 from edgeq.graph.tokens import pad_for_tokens, slice_gathers
 from edgeq.graph.transposes import merge_transposes, name_results, raise_transposes, sink_transposes
@@ -34,6 +35,7 @@ _SETTLE: tuple[Pass, ...] = (
     find_layer_norms,  # like the next, before transposes move in
     pad_for_tokens,
     name_results,
+    sink_lowerings,
     sink_transposes,
     raise_transposes,
     merge_transposes,

@@ -11,14 +11,12 @@ from edgeq.graph.rewrite import (
     each_node,
     initializer,
     ints,
-    only_consumer,
     operand,
     set_constant,
     unique_name,
 )
 from edgeq.graph.shapes import reshape_target
 
-_FUSED = frozenset({"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu", "Elu"})
 _WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool"})
 
 
@@ -26,8 +24,7 @@ _WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool"})
 def lift_to_2d(graph: ir.Graph, node: ir.Node) -> bool:
     """Writes a Conv or pool on [N, C, L] as one on [N, C, 1, L] between two Reshapes.
 
-    The second Reshape stands behind the activation, so that it can still be fused; Reshapes between two such
-    layers cancel. `explicit_padding` must have run.
+    `explicit_padding` must have run. The second Reshape then moves down (`sink_lowerings`).
     """
     source, weight = node.inputs[0], array(operand(node, 1))
     before, after = dims(source), dims(node.outputs[0])
@@ -61,15 +58,11 @@ def _widen_attributes(node: ir.Node) -> None:
 
 
 def _lower(graph: ir.Graph, node: ir.Node, back: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    last = node
-    while (follower := only_consumer(last.outputs[0])) is not None and follower.op_type in _FUSED:
-        last.outputs[0].shape = None
-        last = follower
-    result = last.outputs[0]
+    result = node.outputs[0]
     readers = [(use.node, use.idx) for use in result.uses()]
     shape = initializer(graph, f"{node.name}/shape_1d", back)
     lowered = ir.node("Reshape", [result, shape], name=f"{node.name}/lower")
-    graph.insert_after(last, lowered)
+    graph.insert_after(node, lowered)
     outer = lowered.outputs[0]
     for reader, index in readers:
         reader.replace_input_with(index, outer)

@@ -11,6 +11,8 @@ from edgeq.graph import canonicalise
 CONSTANTS = {
     "w": np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32),
     "wt": np.random.default_rng(0).normal(size=(4, 4, 2)).astype(np.float32),
+    "p": np.random.default_rng(3).normal(size=(4, 8, 3)).astype(np.float32),
+    "gain": np.random.default_rng(4).normal(size=(16,)).astype(np.float32),
     "b": np.random.default_rng(1).normal(size=4).astype(np.float32),
     "v": np.random.default_rng(2).uniform(0.5, 2, 4).astype(np.float32),
 }
@@ -26,6 +28,12 @@ SWAP = "Transpose<perm=[0,2,1]>"
          "y = Conv<dilations=[2]>(d, w)", {"Conv": 2, "Relu": 1, "MaxPool": 1, "Reshape": 2}),
         ("a = Conv(x, w) c = BatchNormalization(a, b, b, b, v) y = Relu(c)",
          {"Conv": 1, "Relu": 1, "Reshape": 2}),
+        ("a = Conv<pads=[1,1]>(x, w) c = Relu(a) d = Conv<pads=[1,1]>(c, w) e = Add(d, c) y = Relu(e)",
+         {"Conv": 2, "Relu": 2, "Add": 1, "Reshape": 2}),
+        ("a = Conv<pads=[1,1]>(x, w) c = BatchNormalization(a, b, b, b, v) d = Add(x, c) y = Mul(d, gain)",
+         {"Conv": 1, "Add": 1, "Mul": 1, "Reshape": 2}),
+        ("a = Conv<pads=[1,1]>(x, w) c = Sigmoid(a) d = Concat<axis=1>(a, c) y = Conv(d, p)",
+         {"Conv": 2, "Sigmoid": 1, "Concat": 1, "Reshape": 2}),
         ("y = AveragePool<kernel_shape=[3],pads=[1,1]>(x)", {"AveragePool": 1, "Reshape": 2}),
         ("y = ConvTranspose<strides=[2]>(x, wt)", {"ConvTranspose": 1, "Reshape": 2}),
     ],

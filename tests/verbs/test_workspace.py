@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from edgeq.workspace import Workspace, new_id
 
 
 def test_ids_are_short_distinct_and_sort_by_time() -> None:
-    ids = [new_id() for _ in range(50)]
-    assert len(set(ids)) == 50
-    assert all(len(one) == 18 for one in ids)
-    assert [one[:13] for one in ids] == sorted(one[:13] for one in ids)
+    assert len({new_id() for _ in range(50)}) == 50
+    ids = []
+    for _ in range(50):
+        ids.append(new_id())
+        time.sleep(0.002)
+    assert all(len(one) == 20 for one in ids)
+    assert ids == sorted(ids)
 
 
 def test_the_nearest_parent_that_has_one_counts(workspace: Path) -> None:

@@ -1,0 +1,166 @@
+"""Sequences stay two-dimensional between their layers: what lowers them moves down until it meets a lift."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.graph.rewrite import (
+    BATCH_NORM,
+    array,
+    dims,
+    each_node,
+    initializer,
+    integer,
+    ints,
+    producer,
+    replace,
+    unique_name,
+)
+from edgeq.graph.shapes import reshape_target
+from edgeq.graph.transposable import ELEMENTWISE
+
+_CHANNELS = 1
+
+
+class _Lifted(NamedTuple):
+    """How an operator over three axes reads with a fourth, of length 1.
+
+    Attributes:
+        axis: where the result has that axis.
+        operands: how many of the first inputs have it too.
+        attributes: those that change.
+    """
+
+    axis: int
+    operands: int
+    attributes: tuple[ir.Attr, ...] = ()
+
+
+@each_node
+def sink_lowerings(graph: ir.Graph, node: ir.Node) -> bool:
+    """Writes op(Reshape(x)) as Reshape(op(x)) where the Reshape makes a sequence of an image of one row.
+
+    Layers over sequences are computed in two dimensions (`lift_to_2d`, and TensorFlow does the same). What
+    stands behind such a layer, a batch-norm or an activation, can then be folded into it, and the Reshapes
+    between two layers cancel.
+    """
+    waiting, changed = [node], False
+    while waiting:
+        lowering = waiting.pop()
+        if _dropped(lowering) is None:
+            continue
+        for reader in dict.fromkeys(use.node for use in lowering.outputs[0].uses()):
+            further = _moved(graph, lowering, reader)
+            if further is not None:
+                waiting.append(further)
+                changed = True
+    return changed
+
+
+def _dropped(node: ir.Node | None) -> int | None:
+    """The axis of length 1, behind the batch, that a Reshape from four axes to three leaves out."""
+    if node is None or node.op_type != "Reshape":
+        return None
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if before is None or after is None or (len(before), len(after)) != (4, 3):
+        return None
+    fitting = [k for k in (2, 1, 3) if before[k] == 1 and (*before[:k], *before[k + 1 :]) == after]
+    return fitting[0] if fitting else None
+
+
+def _moved(graph: ir.Graph, lowering: ir.Node, reader: ir.Node) -> ir.Node | None:
+    """Computes `reader` in two dimensions and lowers its result; returns that Reshape, None if impossible."""
+    rule, after = _rule(lowering, reader), dims(reader.outputs[0])
+    if rule is None or after is None or len(after) != 3 or len(reader.outputs) != 1:
+        return None
+    shape = (*after[: rule.axis], 1, *after[rule.axis :])
+    target, inputs = reshape_target(shape, after), _inputs(graph, lowering, reader, rule.operands)
+    if target is None or inputs is None:
+        return None
+    attributes = {**reader.attributes, **{attribute.name: attribute for attribute in rule.attributes}}
+    inner = ir.Node("", reader.op_type, inputs, attributes.values(), name=reader.name)
+    constant = initializer(graph, f"{reader.name}/shape_1d", np.asarray(target, np.int64))
+    lowered = ir.node("Reshape", [inner.outputs[0], constant], name=f"{reader.name}/lower")
+    _put(graph, reader, inner, lowered, rule.axis)
+    return lowered
+
+
+def _rule(lowering: ir.Node, reader: ir.Node) -> _Lifted | None:
+    axis = _dropped(lowering)
+    assert axis is not None
+    if reader.op_type in ELEMENTWISE:
+        return _Lifted(axis, len(reader.inputs))
+    if reader.op_type == "BatchNormalization" and axis > _CHANNELS:
+        return _Lifted(axis, 1)
+    if reader.op_type == "Concat":
+        joined = integer(reader, "axis", 0) % 3
+        return _Lifted(axis, len(reader.inputs), (ir.AttrInt64("axis", joined + (joined >= axis)),))
+    if reader.op_type == "Transpose" and ints(reader, "perm")[:1] == (0,):
+        perm = _permutation(lowering, ints(reader, "perm"), axis)
+        return _Lifted(perm.index(axis), 1, (ir.AttrInt64s("perm", perm),))
+    return None
+
+
+def _permutation(lowering: ir.Node, perm: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """`perm` over four axes, so that it undoes a Transpose before the Reshape if it can."""
+    order = [old + (old >= axis) for old in perm]
+    candidates = [(*order[:place], axis, *order[place:]) for place in (3 - axis or 2, 2, 1, 3)]
+    before = producer(lowering.inputs[0], "Transpose")
+    undone = np.argsort(ints(before, "perm")).tolist() if before is not None else None
+    return next((candidate for candidate in candidates if list(candidate) == undone), candidates[0])
+
+
+def _inputs(
+    graph: ir.Graph, lowering: ir.Node, reader: ir.Node, operands: int
+) -> list[ir.Value | None] | None:
+    """The reader's inputs with the first ones lifted; None if one of them cannot be."""
+    axis, found = _dropped(lowering), list[ir.Value | None]()
+    assert axis is not None
+    for value in reader.inputs[:operands]:
+        lifted = None if value is None else _lifted(graph, reader, value, axis)
+        if lifted is None and value is not None:
+            return None
+        found.append(lifted)
+    return [*found, *reader.inputs[operands:]]
+
+
+def _lifted(graph: ir.Graph, reader: ir.Node, value: ir.Value, axis: int) -> ir.Value | None:
+    node = value.producer()
+    if node is not None and _dropped(node) == axis:
+        return node.inputs[0]
+    if (constant := array(value)) is not None:
+        if constant.size == 1 or constant.ndim > 3:
+            return value if constant.size == 1 else None
+        full = constant.reshape((1,) * (3 - constant.ndim) + constant.shape)
+        return initializer(graph, f"{value.name}/lifted", np.expand_dims(full, axis))
+    shape = dims(value)
+    if shape is None or len(shape) != 3:
+        return None
+    target = reshape_target(shape, (*shape[:axis], 1, *shape[axis:]))
+    if target is None:
+        return None
+    wanted = initializer(graph, f"{value.name}/shape_2d", np.asarray(target, np.int64))
+    lift = ir.node("Reshape", [value, wanted], name=f"{value.name}/lift")
+    lift.outputs[0].name = unique_name(graph, f"{value.name}/lifted")
+    graph.insert_before(reader, lift)
+    return lift.outputs[0]
+
+
+def _put(graph: ir.Graph, reader: ir.Node, inner: ir.Node, lowered: ir.Node, axis: int) -> None:
+    """Puts both in the reader's place; the first result keeps the layer's name, unless an output bears it."""
+    result, value = reader.outputs[0], inner.outputs[0]
+    name, is_output, batch_norm = result.name, result.is_graph_output(), result.meta.get(BATCH_NORM)
+    assert result.shape is not None
+    value.shape = ir.Shape([*result.shape[:axis], 1, *result.shape[axis:]])
+    value.type = result.type
+    replace(graph, reader, inner, lowered)
+    if batch_norm is not None and axis > _CHANNELS:
+        value.meta[BATCH_NORM] = batch_norm
+    outer = unique_name(graph, f"{name}/2d" if is_output else f"{name}/1d")
+    if is_output:
+        value.name = outer
+    else:
+        lowered.outputs[0].name, value.name = outer, name
