@@ -142,11 +142,18 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
     if not found:
         return best, []
     judges = sum(len(held) for _, held in parts.folds)
-    listed = ", ".join(f"{choice} {figure:.1f}" for choice, figure in found.items())
     return best, [
         f"ranges are {best}, the best for this network's output; SQNR in dB with activations alone "
-        f"quantised, on {judges} samples{' that were held back' if parts.split else ''}: {listed}"
+        f"quantised, on {judges} samples{' that were held back' if parts.split else ''}: {_listed(found)}"
     ]
+
+
+def _listed(found: Mapping[Choice, float]) -> str:
+    """Every method as channels were first, and the best one of each way to scale, mix and shift them."""
+    first = next(iter(found)).scaling
+    best = {choice.scaling: choice for choice in sorted(found, key=lambda choice: found[choice])}
+    shown = [choice for choice in found if choice.scaling == first or choice is best[choice.scaling]]
+    return ", ".join(f"{found[choice]:.1f} {choice}" for choice in shown)
 
 
 def _judged(
