@@ -34,6 +34,9 @@ With 1.1 channels of EfficientNet-Lite0 that hardly any calibration sample excit
 float network itself fell to 21 dB. What still is cut off shows on the samples held back (`quantize.search`).
 """
 
+PEAK_SIGMAS = 4.0
+"""Standard deviations that count as a channel's peak: with the margin above, 6 stay below a ReLU6."""
+
 _LEAST = 1e-4  # of the greatest: channels smaller than this count as this large
 _LEAST_REACH = 1e-3
 
@@ -67,7 +70,7 @@ def equalize(
     Args:
         model: the prepared graph.
         peaks: value name → [C] the greatest magnitude of each channel that calibration saw, for all values
-            that `channel_values` names.
+            that `channel_values` names, and what else is known of them.
         exponent: 0 equalises weights alone, 1 activations alone (SmoothQuant's alpha). Where a chain is read
             by depthwise layers only, whose weights have a scale for each input channel, it is always 1.
 
@@ -96,6 +99,19 @@ def channel_values(model: ir.Model) -> tuple[str, ...]:
     """The values whose channels `equalize` has to know."""
     found = (value for chain in chains(model.graph) for value in chain.values if has_grid(value))
     return tuple(value.name or "" for value in found)
+
+
+def told_peaks(model: ir.Model) -> dict[str, Floats]:
+    """Value name → [C] how far its channels reach, as far as batch-norms tell: PEAK_SIGMAS deviations.
+
+    A rectifier behind the value leaves only what is positive.
+    """
+    found = {}
+    for value in (value for chain in chains(model.graph) for value in chain.values if META in value.meta):
+        mean, std = (np.asarray(part, np.float64) for part in value.meta[META])
+        lower = PEAK_SIGMAS * std - mean if has_grid(value) else 0.0
+        found[value.name or ""] = np.maximum(mean + PEAK_SIGMAS * std, lower)
+    return found
 
 
 def chains(graph: ir.Graph) -> Iterator[Chain]:

@@ -51,12 +51,17 @@ class Parts:
         return self.held is not self.fitted
 
     @property
+    def few(self) -> bool:
+        """Whether every one is needed."""
+        return len(self.all) < ENOUGH
+
+    @property
     def folds(self) -> tuple[tuple[tuple[Arrays, ...], tuple[Arrays, ...]], ...]:
         """What is tried is fitted to the first of each pair and judged by the second.
 
         Of few samples every one judges once (cross-validation: Stone 1974).
         """
-        if not self.split or len(self.all) >= ENOUGH:
+        if not self.split or not self.few:
             return ((self.fitted, self.held),)
         every = self.all
         parts = [every[first::_EVERY] for first in range(_EVERY)]
@@ -65,7 +70,7 @@ class Parts:
     @property
     def working(self) -> tuple[Arrays, ...]:
         """What weights and biases are fitted to."""
-        return self.all if len(self.all) < ENOUGH else self.fitted
+        return self.all if self.few else self.fitted
 
     @property
     def all(self) -> tuple[Arrays, ...]:

@@ -132,12 +132,12 @@ def _searched(model: ir.Model, parts: Parts, recipe: Recipe, progress: Progress)
             found.update(_judged(model, parts, choices, recipe, progress))
         return best_of(found, (best, *found))
 
-    tried = scalings(model, recipe, parts.split)
+    tried = scalings(model, recipe, parts)
     best = Choice(tried[0], methods[0])
     if len(methods) * len(tried) > 1:
         best = best_with(tried, best)
     for further in (rotations, absorptions):
-        if more := further(model, recipe, parts.split, best.scaling):
+        if more := further(model, recipe, parts, best.scaling):
             best = best_with(more if found else (best.scaling, *more), best)
     if not found:
         return best, []

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgeq.quantize.absorb import Extent, absorb, absorbed_values
 from edgeq.quantize.dialect import WeightGranularity
-from edgeq.quantize.equalize import channel_values, equalize
+from edgeq.quantize.equalize import channel_values, equalize, told_peaks
+from edgeq.quantize.parts import Parts
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.rotate import rotate, rotated_values
 from edgeq.quantize.session import FloatSession
@@ -44,12 +45,14 @@ class Scaling:
         smooth: the migration strength of `edgeq.quantize.smooth`.
         rotate: the exponent of `edgeq.quantize.rotate`.
         absorb: whether `edgeq.quantize.absorb` follows.
+        told: whether batch-norms are asked, too, how far channels reach: few samples know little of that.
     """
 
     equalize: float = 0.0
     smooth: float = 0.0
     rotate: float = 0.0
     absorb: bool = False
+    told: bool = False
 
     @property
     def done(self) -> str:
@@ -69,36 +72,37 @@ def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def scalings(model: ir.Model, recipe: Recipe, judged: bool) -> tuple[Scaling, ...]:
+def scalings(model: ir.Model, recipe: Recipe, parts: Parts) -> tuple[Scaling, ...]:
     """What is tried for a prepared model: what the recipe says, and all there is where it leaves that open.
 
     Args:
-        judged: whether samples are held back, by which more than one can be judged.
+        parts: the samples; where none are held back only one can be tried.
     """
     exponents: tuple[float, ...] = EXPONENTS
     alphas: tuple[float, ...] = ALPHAS
     if recipe.weights is not WeightGranularity.PER_CHANNEL or not channel_values(model):
         exponents = (0.0,)
-    elif recipe.equalize is not None or not judged:
+    elif recipe.equalize is not None or not parts.split:
         exponents = (recipe.equalize or 0.0,)
     if not smoothed_values(model):
         alphas = (0.0,)
-    elif recipe.smooth is not None or not judged:
+    elif recipe.smooth is not None or not parts.split:
         alphas = (recipe.smooth or 0.0,)
-    others = recipe.rotate or 0.0, recipe.absorb or False
-    return tuple(Scaling(*strengths, *others) for strengths in product(exponents, alphas))
+    plain = Scaling(rotate=recipe.rotate or 0.0, absorb=recipe.absorb or False, told=parts.few)
+    strengths = product(exponents, alphas)
+    return tuple(replace(plain, equalize=exponent, smooth=alpha) for exponent, alpha in strengths)
 
 
-def rotations(model: ir.Model, recipe: Recipe, judged: bool, best: Scaling) -> tuple[Scaling, ...]:
+def rotations(model: ir.Model, recipe: Recipe, parts: Parts, best: Scaling) -> tuple[Scaling, ...]:
     """What is tried once the best scaling is known: the same with linear streams mixed."""
-    if recipe.weights is not WeightGranularity.PER_CHANNEL or recipe.rotate is not None or not judged:
+    if recipe.weights is not WeightGranularity.PER_CHANNEL or recipe.rotate is not None or not parts.split:
         return ()
     return tuple(replace(best, rotate=exponent) for exponent in ROTATIONS if rotated_values(model))
 
 
-def absorptions(model: ir.Model, recipe: Recipe, judged: bool, best: Scaling) -> tuple[Scaling, ...]:
+def absorptions(model: ir.Model, recipe: Recipe, parts: Parts, best: Scaling) -> tuple[Scaling, ...]:
     """What is tried last: the best so far with biases absorbed."""
-    if recipe.absorb is not None or not judged or not absorbed_values(model):
+    if recipe.absorb is not None or not parts.split or not absorbed_values(model):
         return ()
     return (replace(best, absorb=True),)
 
@@ -108,6 +112,7 @@ def scaled(model: ir.Model, samples: Sequence[Arrays], scaling: Scaling) -> tupl
     done: tuple[str, ...] = ()
     if scaling.equalize:
         peaks = _peaks(model, samples, channel_values(model), 1)
+        peaks |= told_peaks(model) if scaling.told else {}
         model, done = equalize(model, peaks, scaling.equalize)
     if scaling.smooth:
         peaks = _peaks(model, samples, smoothed_values(model), -1)

@@ -19,7 +19,7 @@ from edgeq.quantize.analytic import correct_expected
 from edgeq.quantize.assign import make_plan
 from edgeq.quantize.datafree import batch_norm_statistics
 from edgeq.quantize.dialect import WeightGranularity
-from edgeq.quantize.equalize import channel_values, equalize
+from edgeq.quantize.equalize import PEAK_SIGMAS, channel_values, equalize
 from edgeq.quantize.imagined import imagined_bounds, imagined_grams, imagined_moments
 from edgeq.quantize.pipeline import Quantized
 from edgeq.quantize.plan import Plan
@@ -31,9 +31,6 @@ from edgeq.quantize.simulate import rounded
 from edgeq.quantize.statistics import Normal, Statistics
 
 Bounds = Mapping[str, tuple[float, float]]
-
-PEAK_SIGMAS = 4.0
-"""Standard deviations that count as a channel's peak: with equalisation's margin, 6 stay below a ReLU6."""
 
 FLOOR_SIGMAS = 6.0
 """Standard deviations between a rectified channel's mean and its floor, as many as its range has.
