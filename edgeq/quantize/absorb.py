@@ -20,8 +20,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.graph.rewrite import forget_names, set_constant
+from edgeq.quantize.chains import Chain, chains, has_grid
 from edgeq.quantize.datafree import META
-from edgeq.quantize.equalize import MARGIN, Chain, chains, constant_of, has_grid
+from edgeq.quantize.equalize import MARGIN, constant_of
 from edgeq.quantize.operators import clip_bounds
 
 Floats = NDArray[np.float64]
@@ -84,10 +85,11 @@ def absorbed_values(model: ir.Model) -> tuple[str, ...]:
 
 
 def _open_chains(graph: ir.Graph) -> Iterator[Chain]:
-    """The chains that hand a constant on everywhere: nothing in them, and none of their readers, pads."""
+    """The chains of like members that hand a constant on: nothing in them, and no reader of theirs, pads."""
     for chain in chains(graph):
         nodes = [use.node for value in chain.values for use in value.uses()]
-        if not any(node.op_type == "Pad" or any(node.attributes.get_ints("pads", ())) for node in nodes):
+        pads = any(node.op_type == "Pad" or any(node.attributes.get_ints("pads", ())) for node in nodes)
+        if not pads and not chain.is_joined:
             yield chain
 
 

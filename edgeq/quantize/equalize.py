@@ -1,8 +1,8 @@
 """Cross-layer equalisation: channels are scaled so that one grid fits them all, at no cost at run time.
 
 A layer's output channel c may be divided by d_c if everything that reads it multiplies its weights for
-channel c by d_c, as long as only positively homogeneous operators stand between: ReLU, max-pools, averages,
-and residual additions, whose chains share one d. ReLU6 joins for the channels that never reach its bound.
+channel c by d_c, as long as only positively homogeneous operators stand between (`edgeq.quantize.chains`).
+ReLU6 is one for the channels that never reach its bound.
 
 Sources: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section
 4.1 (the scaling, and why it is exact); Xiao et al. 2023, "SmoothQuant", section 4 (what the activations are
@@ -11,16 +11,15 @@ spared the weights have to bear: an exponent shares it out).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.quantize.chains import Chain, chains, has_grid, is_depthwise
 from edgeq.quantize.datafree import META
-from edgeq.quantize.operators import Kind, clip_bounds, data_inputs, is_constant, rule_of
 
 Floats = NDArray[np.float64]
 
@@ -39,27 +38,6 @@ PEAK_SIGMAS = 4.0
 
 _LEAST = 1e-4  # of the greatest: channels smaller than this count as this large
 _LEAST_REACH = 1e-3
-
-_LINEAR = frozenset({"Conv", "Gemm"})
-_HOMOGENEOUS = frozenset(
-    {"Relu", "Clip", "Add", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Reshape"}
-)
-
-
-@dataclass(eq=False)
-class Chain:
-    """Values whose channels are scaled together.
-
-    Attributes:
-        values: every member, in graph order.
-        writers, readers: the layers at its ends.
-        bound: the least upper bound of a clip in it.
-    """
-
-    values: list[ir.Value] = field(default_factory=list)
-    writers: list[ir.Node] = field(default_factory=list)
-    readers: list[ir.Node] = field(default_factory=list)
-    bound: float = np.inf
 
 
 def equalize(
@@ -84,13 +62,13 @@ def equalize(
         if divisor is None:
             continue
         for node in chain.writers:
-            divide_outputs(node, divisor)
+            divide_outputs(node, divisor[chain.written(node)])
         for node in chain.readers:
-            multiply_inputs(node, divisor)
-        for value in chain.values:
+            multiply_inputs(node, divisor[chain.read(node)])
+        for value, places in chain.places.items():
             if META in value.meta:
                 mean, std = value.meta[META]
-                value.meta[META] = (mean / divisor, std / divisor)
+                value.meta[META] = (mean / divisor[places], std / divisor[places])
         done += [node.name or "" for node in chain.writers]
     return model, tuple(done)
 
@@ -114,101 +92,29 @@ def told_peaks(model: ir.Model) -> dict[str, Floats]:
     return found
 
 
-def chains(graph: ir.Graph) -> Iterator[Chain]:
-    """The chains that may be scaled: all their writers and readers are known layers."""
-    parents: dict[ir.Value, ir.Value] = {}
-    fixed = {*graph.inputs, *graph.outputs}
-
-    def root(value: ir.Value) -> ir.Value:
-        while (parent := parents.setdefault(value, value)) is not value:
-            value = parent
-        return value
-
-    for node in graph:
-        inputs = [value for value in node.inputs if value is not None and not is_constant(value)]
-        if _keeps_channels(node):
-            for value in inputs:
-                parents[root(value)] = root(node.outputs[0])
-        elif node.op_type in _LINEAR and _scalable(node):
-            parents.setdefault(inputs[0], inputs[0])
-            parents.setdefault(node.outputs[0], node.outputs[0])
-        else:
-            fixed.update((*inputs, *node.outputs))
-    found: dict[ir.Value, Chain] = {}
-    for value in list(parents):
-        _join(found.setdefault(root(value), Chain()), value)
-    barred = {root(value) for value in fixed}
-    for key, chain in found.items():
-        if key not in barred and chain.writers and chain.readers:
-            yield chain
-
-
-def _join(chain: Chain, value: ir.Value) -> None:
-    chain.values.append(value)
-    producer = value.producer()
-    if producer is not None and producer.op_type in _LINEAR:
-        chain.writers.append(producer)
-    elif producer is not None and producer.op_type in ("Clip", "Relu"):
-        chain.bound = min(chain.bound, clip_bounds(producer)[1])
-    chain.readers += [use.node for use in value.uses() if use.node.op_type in _LINEAR and use.idx == 0]
-
-
-def _keeps_channels(node: ir.Node) -> bool:
-    """Whether the operator does to c·x what it does to x, times c, channel by channel (c > 0)."""
-    if node.op_type not in _HOMOGENEOUS:
-        return False
-    shapes = [value.shape for value in (*data_inputs(node), *node.outputs)]
-    if (
-        any(shape is None or len(shape) < 2 for shape in shapes)
-        or len({shape[1] for shape in shapes if shape}) > 1
-    ):
-        return False
-    if node.op_type == "Add":
-        return not any(map(is_constant, node.inputs)) and shapes[0] == shapes[1]
-    if node.op_type == "Clip":
-        return clip_bounds(node)[0] == 0.0
-    if node.op_type == "Reshape":
-        before, after = shapes
-        return before is not None and after is not None and (len(after), tuple(before)[2:]) == (2, (1, 1))
-    return node.op_type != "Pad" or rule_of(node).kind is Kind.SHARED
-
-
-def _scalable(node: ir.Node) -> bool:
-    weight = node.inputs[1]
-    if any(
-        not is_constant(value) or len(value.uses()) != 1 for value in node.inputs[1:] if value is not None
-    ):
-        return False
-    if node.op_type == "Gemm" or weight is None or weight.shape is None:
-        return node.op_type == "Gemm"
-    groups = node.attributes.get_int("group", 1)
-    return groups == 1 or (weight.shape[1] == 1 and groups == weight.shape[0])
-
-
 def _divisor(chain: Chain, peaks: Mapping[str, Floats], exponent: float) -> Floats | None:
-    """[C] what the chain's channels are divided by; None where nothing is known of it."""
-    members = [peaks[value.name or ""] for value in chain.values if value.name in peaks]
-    peak = np.max(members, axis=0) if members else np.zeros(1)
+    """[chain.width] what the chain's channels are divided by; None where nothing is known of it."""
+    peak = np.zeros(chain.width)
+    for value, places in chain.places.items():
+        np.maximum.at(peak, places, peaks.get(value.name or "", 0.0))
     if not peak.any():
         return None
     amplitude = np.maximum(peak, _LEAST * peak.max())
-    mixing = [_by_input(node) for node in chain.readers if not _is_depthwise(node)]
-    if mixing:
-        reach = np.maximum(np.max(mixing, axis=0), _LEAST_REACH)
-        amplitude = amplitude**exponent / reach ** (1.0 - exponent)
+    if not all(map(is_depthwise, chain.readers)):
+        amplitude = amplitude**exponent / _reach(chain) ** (1.0 - exponent)
     if np.isinf(chain.bound):
         return np.asarray(np.clip(amplitude / np.exp(np.log(amplitude).mean()), 1.0 / LIMIT, LIMIT))
     least = np.minimum(np.maximum(peak * MARGIN / chain.bound, 1.0 / LIMIT), 1.0)
     return np.asarray(np.maximum(amplitude / amplitude.max(), least))
 
 
-def has_grid(value: ir.Value) -> bool:
-    """Not in front of a clip, which its producer absorbs."""
-    return not any(user.op_type in ("Relu", "Clip") for user in value.consumers())
-
-
-def _is_depthwise(node: ir.Node) -> bool:
-    return node.op_type == "Conv" and node.attributes.get_int("group", 1) > 1
+def _reach(chain: Chain) -> Floats:
+    """[chain.width] `_by_input` over the layers that mix channels; 1 where none of them reads one."""
+    reach = np.full(chain.width, -1.0)
+    for node in chain.readers:
+        if not is_depthwise(node):
+            np.maximum.at(reach, chain.read(node), _by_input(node))
+    return np.where(reach < 0.0, 1.0, np.maximum(reach, _LEAST_REACH))
 
 
 def _by_input(node: ir.Node) -> Floats:
@@ -234,7 +140,7 @@ def divide_outputs(node: ir.Node, divisor: Floats) -> None:
 def multiply_inputs(node: ir.Node, divisor: Floats) -> None:
     """Multiplies what a layer makes of its input channels, [C], in place."""
     if node.op_type == "Conv":
-        axis = 0 if _is_depthwise(node) else 1
+        axis = 0 if is_depthwise(node) else 1
     else:
         axis = 1 if node.attributes.get_int("transB", 0) == 1 else 0
     scale(node.inputs[1], divisor, axis)

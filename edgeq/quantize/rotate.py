@@ -24,8 +24,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.quantize.chains import Chain, chains
 from edgeq.quantize.datafree import META
-from edgeq.quantize.equalize import Chain, chains, constant_of
+from edgeq.quantize.equalize import constant_of
 
 Floats = NDArray[np.float64]
 

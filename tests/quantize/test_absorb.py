@@ -12,6 +12,7 @@ from edgeq.quantize import Recipe, WeightGranularity, quantize, quantize_without
 from edgeq.quantize.absorb import Extent, absorb, absorbed_values
 from edgeq.quantize.calibration import FloatSession
 from edgeq.quantize.datafree import META
+from edgeq.quantize.parts import Parts
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import RangeMethod, Rounding
 from edgeq.quantize.scaling import Scaling, absorptions, scaled, scalings
@@ -24,6 +25,8 @@ RELU = """net (float[n,3,6,6] x) => (float[n,5,6,6] y) {
     y = Conv<kernel_shape=[1,1]>(r, w2)
 }"""
 RELU6 = RELU.replace("Relu(a)", "Clip(a, zero, six)")
+NONE = ({},)
+JUDGED, UNJUDGED = Parts(NONE * 24, NONE * 8), Parts(NONE, NONE)
 ENDS = {"zero": np.float32(0), "six": np.float32(6)}
 STREAM = """net (float[n,3,6,6] x) => (float[n,5] y) {
     a = Conv<kernel_shape=[1,1]>(x, w1, b1)
@@ -302,17 +305,17 @@ def test_what_is_tried(stream, graph, rng):
     """Absorption comes on top of everything else, where samples judge it and the recipe leaves it open."""
     best = Scaling(equalize=0.3, rotate=0.5)
     taken = (replace(best, absorb=True),)
-    assert absorptions(stream, Recipe(), True, best) == taken
-    assert absorptions(stream, Recipe(weights=WeightGranularity.PER_TENSOR), True, best) == taken
+    assert absorptions(stream, Recipe(), JUDGED, best) == taken
+    assert absorptions(stream, Recipe(weights=WeightGranularity.PER_TENSOR), JUDGED, best) == taken
     assert str(taken[0]) == " after equalisation 0.3, rotation 0.5 and absorption"
     assert taken[0].done == "scaled, mixed and shifted"
-    assert absorptions(stream, Recipe(), False, best) == ()
+    assert absorptions(stream, Recipe(), UNJUDGED, best) == ()
     for setting in (False, True):
         recipe = Recipe(absorb=setting)
-        assert absorptions(stream, recipe, True, best) == ()
-        assert {scaling.absorb for scaling in scalings(stream, recipe, True)} == {setting}
+        assert absorptions(stream, recipe, JUDGED, best) == ()
+        assert {scaling.absorb for scaling in scalings(stream, recipe, JUDGED)} == {setting}
     plain = graph(
         "net (float[n,3,6,6] x) => (float[n,2,6,6] y) { y = Conv<kernel_shape=[1,1]>(x, w) }",
         w=normal(rng, 2, 3, 1, 1),
     )
-    assert absorptions(plain, Recipe(), True, best) == ()
+    assert absorptions(plain, Recipe(), JUDGED, best) == ()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgeq.formats.onnx import write_float
 from edgeq.quantize import Recipe, WeightGranularity, quantize
 from edgeq.quantize.datafree import META
+from edgeq.quantize.parts import Parts
 from edgeq.quantize.prepare import prepare
 from edgeq.quantize.recipe import Rounding
 from edgeq.quantize.rotate import rotate, rotated_values
@@ -32,6 +33,8 @@ BOTTLENECKS = """net (float[n,3,8,8] x) => (float[n,5] y) {
     f = Reshape(g, flat)
     y = Gemm<transB=1>(f, w6, b6)
 }"""
+NONE = ({},)
+JUDGED, UNJUDGED = Parts(NONE * 24, NONE * 8), Parts(NONE, NONE)
 SHAPES = {
     "w1": (6, 3, 1, 1),
     "w2": (12, 6, 1, 1),
@@ -197,14 +200,14 @@ def test_what_is_tried(net, graph, rng):
     """Rotation comes on top of the best scaling, where samples judge it and the recipe leaves it open."""
     best = Scaling(equalize=0.3)
     mixed = (replace(best, rotate=ROTATIONS[0]),)
-    assert rotations(net, Recipe(), True, best) == mixed
+    assert rotations(net, Recipe(), JUDGED, best) == mixed
     assert str(mixed[0]) == " after equalisation 0.3 and rotation 0.5"
     for recipe in (Recipe(rotate=0.0), Recipe(rotate=0.25), Recipe(weights=WeightGranularity.PER_TENSOR)):
-        assert rotations(net, recipe, True, best) == ()
-    assert rotations(net, Recipe(), False, best) == ()
-    assert {scaling.rotate for scaling in scalings(net, Recipe(rotate=0.25), True)} == {0.25}
+        assert rotations(net, recipe, JUDGED, best) == ()
+    assert rotations(net, Recipe(), UNJUDGED, best) == ()
+    assert {scaling.rotate for scaling in scalings(net, Recipe(rotate=0.25), JUDGED)} == {0.25}
     plain = graph(
         "net (float[n,3,6,6] x) => (float[n,2,6,6] y) { y = Conv<kernel_shape=[1,1]>(x, w) }",
         w=rng.normal(size=(2, 3, 1, 1)).astype(np.float32),
     )
-    assert rotations(plain, Recipe(), True, best) == ()
+    assert rotations(plain, Recipe(), JUDGED, best) == ()
