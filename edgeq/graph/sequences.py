@@ -22,7 +22,7 @@ from edgeq.graph.rewrite import (
 from edgeq.graph.shapes import reshape_target
 from edgeq.graph.transposable import ELEMENTWISE
 
-_CHANNELS = 1
+_CHANNELS, _HEIGHT = 1, 2
 
 
 class _Lifted(NamedTuple):
@@ -105,12 +105,16 @@ def _rule(lowering: ir.Node, reader: ir.Node) -> _Lifted | None:
 
 
 def _permutation(lowering: ir.Node, perm: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """`perm` over four axes, so that it undoes a Transpose before the Reshape if it can."""
+    """`perm` over four axes: so that it undoes a Transpose before the Reshape, if it can.
+
+    Otherwise [N, 1, L, C] and [N, C, 1, L] become each other.
+    """
     order = [old + (old >= axis) for old in perm]
-    candidates = [(*order[:place], axis, *order[place:]) for place in (3 - axis or 2, 2, 1, 3)]
+    places = (1, 2, 3) if axis == _HEIGHT else (2, 1, 3)
+    candidates = [(*order[:place], axis, *order[place:]) for place in places]
     before = producer(lowering.inputs[0], "Transpose")
-    undone = np.argsort(ints(before, "perm")).tolist() if before is not None else None
-    return next((candidate for candidate in candidates if list(candidate) == undone), candidates[0])
+    undone = tuple(np.argsort(ints(before, "perm")).tolist()) if before is not None else ()
+    return undone if undone in candidates else candidates[0]
 
 
 def _inputs(
