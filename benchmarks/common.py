@@ -34,14 +34,17 @@ class Cost:
 
 
 def run(*argv: str) -> Cost:
-    """Runs a command to its end and measures it with wait4.
+    """Runs a command to its end, in a folder of its own for what it leaves lying, and measures it with wait4.
 
     Linux counts the caller's own memory into a child's peak, so that this process must stay small:
     benchmarks that call it import no NumPy before.
     """
-    started = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall_s = time.perf_counter() - started
