@@ -47,17 +47,21 @@ def sink_lowerings(graph: ir.Graph, node: ir.Node) -> bool:
     stands behind such a layer, a batch-norm or an activation, can then be folded into it, and the Reshapes
     between two layers cancel.
     """
-    waiting, changed = [node], False
+    waiting, changed = [node] if _lowers_a_sequence(node) else [], False
     while waiting:
         lowering = waiting.pop()
-        if _dropped(lowering) is None:
-            continue
         for reader in dict.fromkeys(use.node for use in lowering.outputs[0].uses()):
             further = _moved(graph, lowering, reader)
             if further is not None:
                 waiting.append(further)
                 changed = True
     return changed
+
+
+def _lowers_a_sequence(node: ir.Node) -> bool:
+    """Whether the axis is one of positions, not the single channel of an image (as in a detection head)."""
+    axis = _dropped(node)
+    return axis is not None and (axis > _CHANNELS or producer(node.inputs[0], "Transpose") is not None)
 
 
 def _dropped(node: ir.Node | None) -> int | None:
@@ -73,15 +77,16 @@ def _dropped(node: ir.Node | None) -> int | None:
 
 def _moved(graph: ir.Graph, lowering: ir.Node, reader: ir.Node) -> ir.Node | None:
     """Computes `reader` in two dimensions and lowers its result; returns that Reshape, None if impossible."""
-    rule, after = _rule(lowering, reader), dims(reader.outputs[0])
-    if rule is None or after is None or len(after) != 3 or len(reader.outputs) != 1:
+    rule, after, axis = _rule(lowering, reader), dims(reader.outputs[0]), _dropped(lowering)
+    if rule is None or axis is None or after is None or len(after) != 3 or len(reader.outputs) != 1:
         return None
-    shape = (*after[: rule.axis], 1, *after[rule.axis :])
-    target, inputs = reshape_target(shape, after), _inputs(graph, lowering, reader, rule.operands)
-    if target is None or inputs is None:
+    target = reshape_target((*after[: rule.axis], 1, *after[rule.axis :]), after)
+    data, parameters = reader.inputs[: rule.operands], reader.inputs[rule.operands :]
+    if target is None or not all(value is None or _can_be_lifted(value, axis) for value in data):
         return None
+    inputs = [None if value is None else _lifted(graph, reader, value, axis) for value in data]
     attributes = {**reader.attributes, **{attribute.name: attribute for attribute in rule.attributes}}
-    inner = ir.Node("", reader.op_type, inputs, attributes.values(), name=reader.name)
+    inner = ir.Node("", reader.op_type, [*inputs, *parameters], attributes.values(), name=reader.name)
     constant = initializer(graph, f"{reader.name}/shape_1d", np.asarray(target, np.int64))
     lowered = ir.node("Reshape", [inner.outputs[0], constant], name=f"{reader.name}/lower")
     _put(graph, reader, inner, lowered, rule.axis)
@@ -117,38 +122,32 @@ def _permutation(lowering: ir.Node, perm: tuple[int, ...], axis: int) -> tuple[i
     return undone if undone in candidates else candidates[0]
 
 
-def _inputs(
-    graph: ir.Graph, lowering: ir.Node, reader: ir.Node, operands: int
-) -> list[ir.Value | None] | None:
-    """The reader's inputs with the first ones lifted; None if one of them cannot be."""
-    axis, found = _dropped(lowering), list[ir.Value | None]()
-    assert axis is not None
-    for value in reader.inputs[:operands]:
-        lifted = None if value is None else _lifted(graph, reader, value, axis)
-        if lifted is None and value is not None:
-            return None
-        found.append(lifted)
-    return [*found, *reader.inputs[operands:]]
+def _lift_target(value: ir.Value, axis: int) -> tuple[int, ...] | None:
+    """The Reshape target that gives a computed sequence the axis, None if there is none."""
+    shape = dims(value)
+    if shape is None or len(shape) != 3:
+        return None
+    return reshape_target(shape, (*shape[:axis], 1, *shape[axis:]))
+
+
+def _can_be_lifted(value: ir.Value, axis: int) -> bool:
+    constant = array(value)
+    return constant.ndim <= 3 if constant is not None else _lift_target(value, axis) is not None
 
 
 def _lifted(graph: ir.Graph, reader: ir.Node, value: ir.Value, axis: int) -> ir.Value | None:
+    """The value with the axis, from before the Reshape that dropped it if there is one."""
     node = value.producer()
     if node is not None and _dropped(node) == axis:
         return node.inputs[0]
     if (constant := array(value)) is not None:
-        if constant.size == 1 or constant.ndim > 3:
-            return value if constant.size == 1 else None
+        if constant.size == 1:
+            return value
         full = constant.reshape((1,) * (3 - constant.ndim) + constant.shape)
         return initializer(graph, f"{value.name}/lifted", np.expand_dims(full, axis))
-    shape = dims(value)
-    if shape is None or len(shape) != 3:
-        return None
-    target = reshape_target(shape, (*shape[:axis], 1, *shape[axis:]))
-    if target is None:
-        return None
-    wanted = initializer(graph, f"{value.name}/shape_2d", np.asarray(target, np.int64))
-    lift = ir.node("Reshape", [value, wanted], name=f"{value.name}/lift")
-    lift.outputs[0].name = unique_name(graph, f"{value.name}/lifted")
+    target = np.asarray(_lift_target(value, axis), np.int64)
+    lift = ir.node("Reshape", [value, initializer(graph, f"{value.name}/shape_2d", target)])
+    lift.name, lift.outputs[0].name = f"{value.name}/lift", unique_name(graph, f"{value.name}/lifted")
     graph.insert_before(reader, lift)
     return lift.outputs[0]
 

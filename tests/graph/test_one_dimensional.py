@@ -54,3 +54,20 @@ def test_a_layer_is_lifted(body: str, expected: dict[str, int]) -> None:
 def test_channels_last_sequences_come_to_rest(body: str) -> None:
     result = applied(parse("float[n,16,4] x", "float[n,l,k] y", body, CONSTANTS), canonicalise)
     assert operators(result)["Transpose"] <= 3
+
+
+def test_an_operand_that_cannot_be_lifted_keeps_the_lowering_where_it_is() -> None:
+    constants = CONSTANTS | {"flag": np.arange(16) % 3 == 0, "batch": np.array([0])}
+    body = "a = Conv<pads=[1,1]>(x, w) s = ReduceMax<keepdims=0>(x, batch) y = Where(flag, a, s)"
+    result = applied(parse("float[2,4,16] x", "float[2,4,16] y", body, constants), canonicalise)
+    assert dict(operators(result)) == {"Conv": 1, "ReduceMax": 1, "Where": 1, "Reshape": 2}
+
+
+def test_a_single_channel_is_no_sequence() -> None:
+    """What a detection head makes of its distances has three axes, and no channels to keep in front."""
+    constants = CONSTANTS | {"one": np.ones((1, 4, 1, 1), np.float32), "shape": np.array([0, 4, 16])}
+    body = "a = Conv(x, one) c = Reshape(a, shape) d = Add(c, b1) y = Sigmoid(d)"
+    constants |= {"b1": np.ones((1, 4, 1), np.float32)}
+    result = applied(parse("float[n,4,4,16] x", "float[n,4,16] y", body, constants), canonicalise)
+    ranks = {node.op_type: len(node.outputs[0].shape or ()) for node in result.graph}
+    assert ranks == {"Conv": 4, "Reshape": 3, "Add": 3, "Sigmoid": 3}
