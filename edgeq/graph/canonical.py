@@ -14,6 +14,7 @@ from edgeq.graph.gates import find_gelus, find_hard_sigmoids, find_hard_swishes
 from edgeq.graph.gemm import normalize_gemms
 from edgeq.graph.identity import remove_identities
 from edgeq.graph.infer import infer_shapes
+from edgeq.graph.lowerings import sink_lowerings
 from edgeq.graph.names import unify_names
 from edgeq.graph.normalization import find_layer_norms
 from edgeq.graph.one_dimensional import lift_to_2d
@@ -21,7 +22,6 @@ from edgeq.graph.padding import absorb_padding, explicit_padding, name_padded_ax
 from edgeq.graph.pooling import globalize_pools
 from edgeq.graph.reshapes import normalize_reshapes
 from edgeq.graph.rewrite import Pass, forget_names
-from edgeq.graph.sequences import sink_lowerings
 from edgeq.graph.shapes import resolve_shapes
 from edgeq.graph.tokens import pad_for_tokens, slice_gathers
 from edgeq.graph.transposes import merge_transposes, name_results, raise_transposes, sink_transposes

@@ -231,3 +231,20 @@ def replace(graph: ir.Graph, node: ir.Node, *new_nodes: ir.Node) -> None:
     graph.insert_before(node, list(new_nodes))
     supersede(node.outputs[0], new_nodes[-1].outputs[0])
     graph.remove(node, safe=True)
+
+
+def replace_within(
+    graph: ir.Graph, node: ir.Node, inner: ir.Node, after: ir.Node, inside: str, outside: str
+) -> None:
+    """Puts `inner`, which computes the node in another layout, and `after`, which leads back, in its place.
+
+    The inner result keeps the node's name, the one the user knows; `after` gives <name>/<outside>. Where the
+    name is that of a graph's output it stays outside, and the inner result is <name>/<inside>.
+    """
+    name, is_output = node.outputs[0].name, node.outputs[0].is_graph_output()
+    value, outer = inner.outputs[0], after.outputs[0]
+    replace(graph, node, inner, after)
+    if is_output:
+        value.name = unique_name(graph, f"{name}/{inside}")
+    else:
+        outer.name, value.name = unique_name(graph, f"{name}/{outside}"), name

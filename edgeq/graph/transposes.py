@@ -19,8 +19,8 @@ from edgeq.graph.rewrite import (
     producer,
     rank,
     replace,
+    replace_within,
     rewrite,
-    unique_name,
 )
 from edgeq.graph.transposable import Perm, inverse, is_transposable, moved, sources
 
@@ -152,12 +152,7 @@ def _swap(graph: ir.Graph, node: ir.Node, perm: Perm) -> bool:
 
 def _finish(graph: ir.Graph, node: ir.Node, inner: ir.Node, perm: Perm) -> None:
     result, value = node.outputs[0], inner.outputs[0]
-    name, is_output = result.name, result.is_graph_output()
     after = ir.node("Transpose", [value], {"perm": perm}, name=f"{node.name}/transpose")
     assert result.shape is not None
     value.shape, value.type = ir.Shape([result.shape[axis] for axis in inverse(perm)]), result.type
-    replace(graph, node, inner, after)
-    if is_output:
-        value.name = unique_name(graph, f"{name}/channels_first")
-    else:
-        after.outputs[0].name, value.name = unique_name(graph, f"{name}/channels_last"), name
+    replace_within(graph, node, inner, after, "channels_first", "channels_last")

@@ -27,7 +27,7 @@ from edgeq.quantize.gram import Gram, Grams
 from edgeq.quantize.operators import Kind, rule_of
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.ranges import SIGNED_SIGMAS
-from edgeq.quantize.statistics import Normal
+from edgeq.quantize.statistics import Normal, channel_powers, pooled
 from edgeq.quantize.stream import Stream
 
 Floats = NDArray[np.float64]
@@ -108,12 +108,12 @@ def imagined_bounds(model: ir.Model, bounds: Bounds) -> dict[str, tuple[float, f
         Mean ± SIGNED_SIGMAS deviations of the input that `bounds` does not name; empty where it names all, or
         where there are several inputs or no such layer.
     """
-    samples = imagined_inputs(model, {}, min(_affordable(model), _FEW))
-    if len(model.graph.inputs) != 1 or model.graph.inputs[0].name in bounds or not samples:
+    node = next((node for node in model.graph if META in node.outputs[0].meta), None)
+    if node is None or len(model.graph.inputs) != 1 or model.graph.inputs[0].name in bounds:
         return {}
     name = model.graph.inputs[0].name or ""
-    node = next((node for node in model.graph if META in node.outputs[0].meta), None)
-    if node is None:
+    samples = imagined_inputs(model, {}, min(_affordable(model), _FEW))
+    if not samples:
         return {}
     at_zero, spread = _moments(_up_to(node, model, samples))
     at_one, _ = _moments(_up_to(node, model, [{name: sample[name] + np.float32(1.0)} for sample in samples]))
@@ -183,10 +183,7 @@ def settled(
 
 def _moments(results: Sequence[NDArray[np.float32]]) -> tuple[Floats, Floats]:
     """[C] mean and standard deviation of the channels (axis 1) over all samples and positions."""
-    channels = [np.moveaxis(result, 1, 0).reshape(result.shape[1], -1) for result in results]
-    mean = np.mean([part.mean(axis=1, dtype=np.float64) for part in channels], axis=0)
-    power = np.mean([np.square(part, dtype=np.float64).mean(axis=1) for part in channels], axis=0)
-    return mean, np.sqrt(np.maximum(power - mean**2, 0.0))
+    return pooled([channel_powers(result) for result in results])
 
 
 def _imagined(

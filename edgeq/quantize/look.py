@@ -18,6 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgeq.quantize.datafree import META
 from edgeq.quantize.session import FloatSession
+from edgeq.quantize.statistics import Powers, channel_powers, pooled
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -114,20 +115,13 @@ def _observed(model: ir.Model, names: Sequence[str], samples: Iterable[Arrays]) 
     model.graph.outputs.extend(values[name] for name in names)
     RemoveUnusedNodesPass()(model)
     session = FloatSession(model, names)
-    sums: dict[str, list[tuple[Floats, Floats]]] = {name: [] for name in names}
+    powers: dict[str, list[Powers]] = {name: [] for name in names}
     counts: dict[str, int] = {}
     for sample in samples:
         for name, result in session.run(sample).items():
-            channels = np.moveaxis(result, 1, 0).reshape(result.shape[1], -1).astype(np.float64)
-            counts[name] = counts.get(name, 0) + channels.shape[1]
-            sums[name].append((channels.mean(axis=1), np.square(channels).mean(axis=1)))
-    found = {}
-    for name, parts in sums.items():
-        if counts[name] < _LEAST_VALUES:
-            continue
-        mean, power = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
-        found[name] = _Moments(mean, np.sqrt(np.maximum(power - mean**2, 0.0)))
-    return found
+            counts[name] = counts.get(name, 0) + result.size // result.shape[1]
+            powers[name].append(channel_powers(result))
+    return {name: _Moments(*pooled(powers[name])) for name in names if counts[name] >= _LEAST_VALUES}
 
 
 def _divergence(seen: _Moments, told: _Moments) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,7 @@ class Interval:
 
 
 Observation = Sketch | Normal | Interval
+Powers = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,15 @@ class Statistics:
     calibrated: Calibrated
     notes: tuple[str, ...] = field(default=())
     peaks: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def channel_powers(values: NDArray[np.float32]) -> Powers:
+    """[C] the means of the channels (axis 1) and of their squares, over all positions of [N, C, …]."""
+    channels = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    return channels.mean(axis=1, dtype=np.float64), np.square(channels, dtype=np.float64).mean(axis=1)
+
+
+def pooled(parts: Sequence[Powers]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[C] the mean and the standard deviation over samples of equal size, by the `channel_powers` of each."""
+    mean, power = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
+    return mean, np.sqrt(np.maximum(power - mean**2, 0.0))

@@ -16,7 +16,7 @@ from edgeq.graph.rewrite import (
     integer,
     ints,
     producer,
-    replace,
+    replace_within,
     unique_name,
 )
 from edgeq.graph.shapes import reshape_target
@@ -77,25 +77,30 @@ def _dropped(node: ir.Node | None) -> int | None:
 
 def _moved(graph: ir.Graph, lowering: ir.Node, reader: ir.Node) -> ir.Node | None:
     """Computes `reader` in two dimensions and lowers its result; returns that Reshape, None if impossible."""
-    rule, after, axis = _rule(lowering, reader), dims(reader.outputs[0]), _dropped(lowering)
+    axis, result = _dropped(lowering), reader.outputs[0]
+    rule = None if axis is None else _rule(lowering, reader, axis)
+    after = dims(result)
     if rule is None or axis is None or after is None or len(after) != 3 or len(reader.outputs) != 1:
         return None
-    target = reshape_target((*after[: rule.axis], 1, *after[rule.axis :]), after)
+    shape = (*after[: rule.axis], 1, *after[rule.axis :])
+    target = reshape_target(shape, after)
     data, parameters = reader.inputs[: rule.operands], reader.inputs[rule.operands :]
     if target is None or not all(value is None or _can_be_lifted(value, axis) for value in data):
         return None
     inputs = [None if value is None else _lifted(graph, reader, value, axis) for value in data]
     attributes = {**reader.attributes, **{attribute.name: attribute for attribute in rule.attributes}}
     inner = ir.Node("", reader.op_type, [*inputs, *parameters], attributes.values(), name=reader.name)
+    inner.outputs[0].shape, inner.outputs[0].type = ir.Shape(shape), result.type
+    if BATCH_NORM in result.meta and rule.axis > _CHANNELS:
+        inner.outputs[0].meta[BATCH_NORM] = result.meta[BATCH_NORM]
     constant = initializer(graph, f"{reader.name}/shape_1d", np.asarray(target, np.int64))
     lowered = ir.node("Reshape", [inner.outputs[0], constant], name=f"{reader.name}/lower")
-    _put(graph, reader, inner, lowered, rule.axis)
+    replace_within(graph, reader, inner, lowered, "2d", "1d")
     return lowered
 
 
-def _rule(lowering: ir.Node, reader: ir.Node) -> _Lifted | None:
-    axis = _dropped(lowering)
-    assert axis is not None
+def _rule(lowering: ir.Node, reader: ir.Node, axis: int) -> _Lifted | None:
+    """How the reader of a lowering that dropped this axis reads with it, None if it cannot."""
     if reader.op_type in ELEMENTWISE:
         return _Lifted(axis, len(reader.inputs))
     if reader.op_type == "BatchNormalization" and axis > _CHANNELS:
@@ -150,20 +155,3 @@ def _lifted(graph: ir.Graph, reader: ir.Node, value: ir.Value, axis: int) -> ir.
     lift.name, lift.outputs[0].name = f"{value.name}/lift", unique_name(graph, f"{value.name}/lifted")
     graph.insert_before(reader, lift)
     return lift.outputs[0]
-
-
-def _put(graph: ir.Graph, reader: ir.Node, inner: ir.Node, lowered: ir.Node, axis: int) -> None:
-    """Puts both in the reader's place; the first result keeps the layer's name, unless an output bears it."""
-    result, value = reader.outputs[0], inner.outputs[0]
-    name, is_output, batch_norm = result.name, result.is_graph_output(), result.meta.get(BATCH_NORM)
-    assert result.shape is not None
-    value.shape = ir.Shape([*result.shape[:axis], 1, *result.shape[axis:]])
-    value.type = result.type
-    replace(graph, reader, inner, lowered)
-    if batch_norm is not None and axis > _CHANNELS:
-        value.meta[BATCH_NORM] = batch_norm
-    outer = unique_name(graph, f"{name}/2d" if is_output else f"{name}/1d")
-    if is_output:
-        value.name = outer
-    else:
-        lowered.outputs[0].name, value.name = outer, name
